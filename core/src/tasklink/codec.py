@@ -1,0 +1,228 @@
+"""Objects to buffers and back.
+
+A payload is a list of buffers: the body first, then whatever the body refers to out of band. Arrays, and all else
+that offers its memory (PEP 574), are not copied into the body: the buffer *is* their memory, and on the other side
+they own the memory that the transport read into.
+
+Codecs, by their number on the wire:
+
+    RAW          bytes as they are: one buffer is a `bytes` object, several are a tuple of them
+    PICKLE       pickle protocol 5 with out-of-band buffers; the default between an Executor and its own Tasks
+    CLOUDPICKLE  a pickle that needs cloudpickle to be read; made only where plain pickle refuses
+    JSON         data only, for peers that are not trusted or not Python
+
+Decoding a pickle runs code of the sender's choice. It happens in `Payload.decode` and nowhere else, when the one who
+reads asks for the contents; the loops that move messages never call it.
+
+This module does no I/O. It is part of the Task side; `_pickle` (which `pickle` wraps) is imported for itself because
+`pickle` costs a starting Task 4 ms, most of them for `re`.
+"""
+
+from __future__ import annotations
+
+try:
+    from _pickle import PickleBuffer, dumps, loads  # type: ignore[import-not-found,unused-ignore]
+except ImportError:  # an interpreter without the C accelerator
+    from pickle import PickleBuffer, dumps, loads
+
+from tasklink.errors import DecodeError, EncodeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+
+RAW = 0
+PICKLE = 1
+CLOUDPICKLE = 2
+JSON = 3
+
+NAMES = {RAW: "raw", PICKLE: "pickle", CLOUDPICKLE: "cloudpickle", JSON: "json"}
+
+# A smaller buffer costs more as an entry of its own (table, iovec, allocation) than as part of the body.
+OUT_OF_BAND = 4096
+# The wire allows this many and the body; what is beyond stays in the body.
+MOST_OUT_OF_BAND = (1 << 16) - 1
+
+# How far into a pickle the class that is missing is looked for.
+_SEARCHED_BYTES = 1 << 20
+
+
+class Payload:
+    """Contents as buffers, with the codec that made them.
+
+    Attributes:
+        codec: the number of the codec.
+        buffers: the body, then the out-of-band buffers; each one is contiguous bytes.
+        nbytes: bytes in all buffers.
+    """
+
+    __slots__ = ("buffers", "codec", "nbytes")
+
+    def __init__(self, codec: int, buffers: list[Buffer]) -> None:
+        self.codec = codec
+        self.buffers = buffers
+        self.nbytes = sum(map(len, buffers))
+
+    def decode(self) -> object:
+        """The contents.
+
+        Raises:
+            DecodeError: the codec is not known, or the bytes are not what it makes, or something that they refer to
+                is missing here.
+        """
+        decoder = _DECODERS.get(self.codec)
+        if decoder is None:
+            known = ", ".join(f"{number} ({name})" for number, name in NAMES.items())
+            raise DecodeError(f"codec {self.codec} is not known here; known are {known}", self.buffers)
+        try:
+            return decoder(self.buffers)
+        # Unpickling runs foreign code, so anything may come out, SystemExit too. KeyboardInterrupt is not caught:
+        # it is the user's own.
+        except (Exception, SystemExit) as error:
+            raise DecodeError(_reason(self, error), self.buffers) from error
+
+
+def encode(contents: object, codec: int = PICKLE) -> Payload:
+    """Turn an object into a payload.
+
+    `bytes` go as they are under every codec. With PICKLE, what plain pickle refuses (lambdas, local classes)
+    and what the other side could not find (classes of `__main__`) goes through cloudpickle, where it is installed.
+
+    Raises:
+        EncodeError: the codec cannot express the object.
+    """
+    if type(contents) is bytes:
+        return Payload(RAW, [contents])
+    if codec == JSON:
+        return Payload(JSON, [_to_json(contents)])
+    return _pickled(contents)
+
+
+def _pickled(contents: object) -> Payload:
+    try:
+        buffers = _dumped(dumps, contents)
+    except Exception as error:  # noqa: BLE001 - __reduce__ of any class may raise anything
+        return _cloudpickled(contents, error)
+    # Whatever is in __main__ is pickled by name, but our __main__ is not the peer's. A text that happens to hold
+    # the word only costs time: cloudpickle gives the same object.
+    if b"__main__" in buffers[0]:
+        return _cloudpickled(contents, None)
+    return Payload(PICKLE, buffers)
+
+
+def _cloudpickled(contents: object, refusal: Exception | None) -> Payload:
+    try:
+        from cloudpickle import dumps as cloud_dumps  # noqa: PLC0415 - rare, and absent in most Tasks
+    except ImportError:
+        if refusal is None:
+            return Payload(PICKLE, _dumped(dumps, contents))
+        raise EncodeError(
+            f"{_type_name(contents)} cannot be pickled: {_text(refusal)}. "
+            "Send plain data, or install cloudpickle on both sides for functions and local classes."
+        ) from refusal
+    try:
+        return Payload(CLOUDPICKLE, _dumped(cloud_dumps, contents))
+    except Exception as error:
+        raise EncodeError(
+            f"{_type_name(contents)} cannot be pickled: {_text(error)}. Send plain data instead."
+        ) from error
+
+
+def _dumped(dump: Callable[..., bytes], contents: object) -> list[Buffer]:
+    """Pickle an object: the body, then the buffers that it refers to."""
+    buffers: list[Buffer] = []
+
+    def keep_in_band(buffer: PickleBuffer) -> bool:
+        view = buffer.raw()
+        if len(view) < OUT_OF_BAND or len(buffers) == MOST_OUT_OF_BAND:
+            return True
+        buffers.append(view)
+        return False
+
+    body = dump(contents, 5, buffer_callback=keep_in_band)
+    return [body, *buffers]
+
+
+def _to_json(contents: object) -> bytes:
+    import json  # noqa: PLC0415 - 4 ms of start-up that only users of this codec pay
+
+    try:
+        return json.dumps(contents, allow_nan=False, separators=(",", ":")).encode()
+    except Exception as error:  # items() of any dict may raise anything
+        raise EncodeError(
+            f"{_type_name(contents)} cannot be sent with codec json: {_text(error)}. "
+            "It carries None, bool, finite numbers, str, lists and dicts of these, and bytes on their own."
+        ) from error
+
+
+def _from_raw(buffers: list[Buffer]) -> bytes | tuple[bytes, ...]:
+    if len(buffers) == 1:
+        return bytes(buffers[0])
+    return tuple(map(bytes, buffers))
+
+
+def _from_pickle(buffers: list[Buffer]) -> object:
+    return loads(buffers[0], buffers=buffers[1:])
+
+
+def _from_json(buffers: list[Buffer]) -> object:
+    import json  # noqa: PLC0415 - as above
+
+    return json.loads(bytes(buffers[0]))
+
+
+_DECODERS: dict[int, Callable[[list[Buffer]], object]] = {
+    RAW: _from_raw,
+    PICKLE: _from_pickle,
+    CLOUDPICKLE: _from_pickle,
+    JSON: _from_json,
+}
+
+
+def _reason(payload: Payload, error: BaseException) -> str:
+    """Say what is missing: the text of a DecodeError."""
+    name = NAMES[payload.codec]
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        wanted = _wanted_of(error.name, payload.buffers[0])
+        if wanted is None:
+            return f"the contents ({name}) need the module {error.name!r}, which cannot be imported here"
+        return f"the contents ({name}) need {wanted}, but the module {error.name!r} cannot be imported here"
+    if isinstance(error, AttributeError):
+        return f"the contents ({name}) need something that is not defined here: {_text(error)}"
+    return f"the contents ({name}, {payload.nbytes} bytes) cannot be decoded: {type(error).__name__}: {_text(error)}"
+
+
+def _wanted_of(module: str, body: Buffer) -> str | None:
+    """Find which class or function of a missing module a pickle wants; None when it cannot be told."""
+    from pickletools import genops  # noqa: PLC0415 - for the text of an error only
+
+    texts: list[str] = []  # as they were pushed; the last two before a STACK_GLOBAL are a module and a name in it
+    memo: list[str] = []
+    try:
+        for opcode, argument, _position in genops(bytes(body[:_SEARCHED_BYTES])):
+            if isinstance(argument, str):
+                texts.append(argument)
+            elif opcode.name == "MEMOIZE":
+                memo.append(texts[-1] if texts else "")
+            elif opcode.name.endswith("BINGET"):
+                texts.append(memo[argument or 0])
+            elif opcode.name == "STACK_GLOBAL" and f"{texts[-2]}.".startswith(f"{module}."):
+                return f"{texts[-2]}.{texts[-1]}"
+    except (ValueError, IndexError):
+        pass  # it is longer than what is searched, or written by other rules than Python's own
+    return None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    # The error may be of a class that came with the pickle.
+    except Exception:  # noqa: BLE001
+        return f"(its text cannot be shown: {type(error).__name__})"
+
+
+def _type_name(contents: object) -> str:
+    kind = type(contents)
+    return f"an object of type {kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,363 @@
+"""The plugin API: what a protocol is to tasklink.
+
+A plugin offers one class, a `Communicator`, under its name in the entry-point group `tasklink.communicators`. The same
+class serves both ends: the Executor calls `listen`, hands the `Address` to the process of the Task, and `accept`s;
+the Task calls `connect`. From then on both ends only `write` and `read`.
+
+Whoever moves buffers rather than objects derives from `FramedCommunicator`, which turns messages into lists of buffers
+and back; whoever has file descriptors from `tasklink.stream.StreamCommunicator`, which needs nothing more.
+
+The contract, for both ends:
+
+ 1. `write` returns when the message survives the death of this process (`delivery="write"`), or when it is queued
+    (`delivery="flush"`). It blocks while the peer is slow, so memory stays bounded. After a `TimeoutError` the
+    channel goes on, and the message is delivered once or not at all: a part of it may have been under way.
+ 2. `read` gives the messages of one writing thread in the order in which they were written, each once and whole. A
+    `TimeoutError` loses nothing: the next `read` goes on.
+ 3. `read` raises `EndOfMessages` after the last message of a peer that closed or ended between two messages, and
+    `BrokenError` when it ended within one. Messages that had arrived before are given first.
+ 4. A small message written while another thread writes a large one does not wait for the whole of it.
+ 5. `fileno` is readable when `read` has work. After it was readable, call `read(timeout=0)` until it raises
+    `TimeoutError`: more messages may have come at once. What is there then shows in `fileno` again.
+ 6. `close` may be called from any thread, any number of times. A thread that waits in `read` or `write` is woken
+    and raises `ClosedError`; what was written before is delivered.
+ 7. `write` and `read` may be called from any number of threads at once.
+ 8. In a forked child every call but `close` raises `ForkedError`, and `close` leaves the parent's channel alone.
+ 9. Descriptors are not inherited by the programs that a Task starts.
+10. A message that cannot be encoded raises `EncodeError`, and nothing of it is sent. One that cannot be decoded is
+    delivered, and raises `DecodeError` when its contents are asked for. Neither ends the channel.
+
+The Task side of a plugin (this module, and the one that defines the class) imports the standard library only, runs on
+Python 3.9, and weighs every import: a Task starts in 15 ms. That is why locks come from `_thread` here.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from abc import ABC, abstractmethod
+from itertools import count
+from time import time_ns
+
+from tasklink import codec, framing
+from tasklink.errors import ClosedError, ForkedError, MessageTooLargeError
+from tasklink.message import Message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Any, ClassVar, Self, Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+
+API = 1
+
+
+class Capabilities:
+    """What a communicator can do, as data: read by the Link to choose a route, by `tasklink plugins`, by the docs.
+
+    Attributes:
+        captures_output: it drains the Task's standard output and error.
+        carries_messages: messages can be written; False for one that only captures output.
+        zero_copy: large buffers reach the reader without being copied.
+        crosses_hosts: the two ends may be on different machines.
+        survives_launcher: it can work when a launcher (ssh, srun, mpirun) stands between the Executor and the Task
+            and passes no file descriptors on; it may need a setting for that.
+        multi_peer: one Listener accepts several peers (ranks).
+        delivery: `"write"` when a message is delivered once `write` has returned, `"flush"` when once `close` has.
+        max_message: the largest payload in bytes; None for no limit.
+    """
+
+    __slots__ = (
+        "captures_output", "carries_messages", "crosses_hosts", "delivery",
+        "max_message", "multi_peer", "survives_launcher", "zero_copy",
+    )  # fmt: skip
+    captures_output: bool
+    carries_messages: bool
+    crosses_hosts: bool
+    delivery: str
+    max_message: int | None
+    multi_peer: bool
+    survives_launcher: bool
+    zero_copy: bool
+
+    def __init__(
+        self,
+        *,
+        captures_output: bool = False,
+        carries_messages: bool = True,
+        zero_copy: bool = False,
+        crosses_hosts: bool = False,
+        survives_launcher: bool = False,
+        multi_peer: bool = False,
+        delivery: str = "write",
+        max_message: int | None = None,
+    ) -> None:
+        values = locals()
+        if delivery not in ("write", "flush"):
+            raise ValueError(f"delivery is 'write' or 'flush', not {delivery!r}")
+        for name in self.__slots__:
+            object.__setattr__(self, name, values[name])
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("capabilities are a promise: they do not change")
+
+    def as_dict(self) -> dict[str, bool | str | int | None]:
+        """Every capability by its name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.as_dict().items())
+        return f"Capabilities({values})"
+
+
+class Address:
+    """What the Task side needs to reach a Listener.
+
+    Attributes:
+        details: what JSON can hold; may be seen by anyone.
+        descriptors: file descriptors that the process of the Task inherits, under the same numbers.
+        key: a one-shot secret; never shown, and handed over through an inherited descriptor only.
+    """
+
+    __slots__ = ("descriptors", "details", "key")
+
+    def __init__(
+        self, details: Mapping[str, object] | None = None, descriptors: Sequence[int] = (), key: bytes = b""
+    ) -> None:
+        self.details = dict(details or {})
+        self.descriptors = tuple(descriptors)
+        self.key = key
+
+    def __repr__(self) -> str:
+        key = "none" if not self.key else "hidden"
+        return f"<Address {self.details}, descriptors {self.descriptors}, key {key}>"
+
+
+class Communicator(ABC):
+    """One end of a two-way channel for messages. The module's docstring is the contract.
+
+    Attributes:
+        api: the version of this contract that the class was written for.
+        capabilities: what it can do.
+        settings: `"module:Class"` of its settings, an attrs class that only the Executor's side loads.
+    """
+
+    api: ClassVar[int] = API
+    capabilities: ClassVar[Capabilities]
+    settings: ClassVar[str]
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why this protocol cannot be used on this machine and what to do about it; None when it can."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def listen(cls, settings: Any) -> Listener:
+        """Open the Executor's side, before the Task is started.
+
+        Args:
+            settings: an instance of the class that `settings` names.
+
+        Raises:
+            OSError: the system refuses what it takes (descriptors, memory, a directory).
+        """
+
+    @classmethod
+    @abstractmethod
+    def connect(cls, address: Address) -> Communicator:
+        """Open the Task's side.
+
+        Raises:
+            BrokenError: nobody listens there.
+            AuthenticationError: the listener is not the one that made the address.
+            TimeoutError: the listener does not answer.
+        """
+
+    @abstractmethod
+    def write(self, message: Message, timeout: float | None = None) -> None:
+        """Send a message.
+
+        Args:
+            message: what to send; it is not changed, and its contents may be changed as soon as this has returned.
+            timeout: seconds to wait for a slow peer; None: as long as it takes.
+
+        Raises:
+            EncodeError: the contents cannot be turned into bytes.
+            MessageTooLargeError: they are larger than `capabilities.max_message`.
+            TimeoutError: the peer did not take the message in time.
+            BrokenError: the peer is gone.
+            ClosedError: `close` was called on this side.
+            ForkedError: this process is a fork of the one that opened the communicator.
+        """
+
+    @abstractmethod
+    def read(self, timeout: float | None = None) -> Message:
+        """Wait for a message.
+
+        Args:
+            timeout: seconds to wait; 0: take what is there; None: as long as it takes.
+
+        Raises:
+            EndOfMessages: the peer has finished.
+            TimeoutError: no message came in time.
+            BrokenError: the peer ended within a message.
+            ProtocolError: what came is not a message.
+            ClosedError: `close` was called on this side.
+            ForkedError: this process is a fork of the one that opened the communicator.
+        """
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """A descriptor that is readable when `read` has work.
+
+        Raises:
+            ClosedError: `close` was called on this side.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this end. Nothing that was written is lost."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Listener(ABC):
+    """The Executor's side until its peer has come.
+
+    Attributes:
+        address: what the peer needs.
+        output: captures the Task's standard output and error, where the communicator does that: a Listener of its own,
+            whose communicator gives captured bytes as messages with the signals `vocabulary.STDOUT` and `STDERR`.
+    """
+
+    address: Address
+    output: Listener | None = None
+
+    @property
+    def standard_descriptors(self) -> Mapping[int, int]:
+        """Which descriptors become 0, 1 and 2 of the Task."""
+        return {}
+
+    @abstractmethod
+    def accept(self, timeout: float | None = None) -> Communicator:
+        """Give the communicator to the peer; called when its process has been started.
+
+        The descriptors that the peer inherited are closed on this side, so that its death can be noticed.
+
+        Raises:
+            TimeoutError: no peer has come in time; `fileno` tells when to ask again.
+            ClosedError: `close` was called.
+        """
+
+    def fileno(self) -> int | None:
+        """A descriptor that is readable when `accept` has work; None where `accept` never has to wait."""
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop listening, and remove what was made for it. Accepted communicators live on."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class FramedCommunicator(Communicator):
+    """A Communicator for transports that move lists of buffers.
+
+    A plugin implements `send`, `receive`, `fileno` and `shut`. This class encodes and decodes, numbers messages that no
+    Link has numbered, and refuses work after `close` or a fork.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._closed = False
+        self._closing = allocate_lock()
+        self._numbers = count(1)
+
+    @abstractmethod
+    def send(self, buffers: list[Buffer], timeout: float | None) -> None:
+        """Send one frame: the buffers that `framing.encode` made.
+
+        Raises:
+            TimeoutError, BrokenError, ClosedError: as `Communicator.write`.
+        """
+
+    @abstractmethod
+    def receive(self, timeout: float | None) -> framing.Frame:
+        """Wait for one frame: what `framing.decode` makes of the buffers that were sent.
+
+        Raises:
+            EndOfMessages, TimeoutError, BrokenError, ProtocolError, ClosedError: as `Communicator.read`.
+        """
+
+    @abstractmethod
+    def shut(self) -> None:
+        """Release the transport; called once. In a forked child it must not end the parent's channel."""
+
+    def write(self, message: Message, timeout: float | None = None) -> None:
+        """Encode a message and send it; see `Communicator.write`."""
+        self.check_usable()
+        payload = message.payload or codec.encode(message.contents)
+        limit = self.capabilities.max_message
+        if limit is not None and payload.nbytes > limit:
+            raise MessageTooLargeError(f"a message of {payload.nbytes} bytes; {type(self).__name__} takes {limit}")
+        sequence = message.sequence or next(self._numbers)
+        frame = framing.Frame(
+            message.rank, sequence, message.after, time_ns(), payload.codec, message.signal, payload.buffers
+        )
+        self.send(framing.encode(frame), timeout)
+
+    def read(self, timeout: float | None = None) -> Message:
+        """Wait for a frame and make a message of it; see `Communicator.read`."""
+        self.check_usable()
+        frame = self.receive(timeout)
+        message = Message.encoded(codec.Payload(frame.codec, frame.buffers), frame.signal, frame.sequence, frame.after)
+        message.sent_at = frame.sent_at / 1e9
+        message.rank = frame.rank
+        return message
+
+    def close(self) -> None:
+        """Close this end; see `Communicator.close`."""
+        if self._closing.acquire(False):  # and never released: whoever comes second has nothing to do
+            self._closed = True
+            self.shut()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            import warnings  # noqa: PLC0415 - not needed by a Task that closes what it opened
+
+            warnings.warn(f"a {type(self).__name__} was never closed", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that opened the communicator."""
+        return os.getpid() != self._process
+
+    def check_usable(self) -> None:
+        """Refuse work after `close` or a fork.
+
+        Raises:
+            ClosedError, ForkedError: as `Communicator.write`.
+        """
+        if self._closed:
+            raise ClosedError(f"this {type(self).__name__} was closed")
+        if self.forked:
+            raise ForkedError(
+                f"this {type(self).__name__} belongs to process {self._process}, of which this process "
+                f"({os.getpid()}) is a fork; send from the parent, or start the child as a Task of its own"
+            )

@@ -1,0 +1,98 @@
+"""What tasklink itself says: the reserved signals, and the records they carry.
+
+A record is a tuple of UTF-8 texts, sent as raw buffers. So whoever moves messages may read them without decoding a
+pickle, and a peer in any language can write them. core/docs/wire.md lists them for people.
+
+From the Task:
+
+    tasklink.hello       the process is up: wire version, implementation
+    tasklink.started     the Task begins to run
+    tasklink.refused     it could not begin: a failure record
+    tasklink.log         level, logger, text
+    tasklink.progress    done, total, note
+    tasklink.paused      it has come to rest
+    tasklink.result      the return value, in the codec of the run
+    tasklink.failure     a failure record: type, text, traceback; then the exceptions, in the codec of the run
+    tasklink.cancelled   it ended because it was told to; what it returned, in the codec of the run
+
+From the Executor:
+
+    tasklink.start       what to run, in the codec of the run
+    tasklink.cancel      the reason
+    tasklink.pause, tasklink.resume
+
+From the Link of either side:
+
+    tasklink.void        the message of this number was never sent: its writer was told so by an exception
+    tasklink.end         the last message: its own number is the number of all
+
+Captured output:
+
+    tasklink.stdout, tasklink.stderr    bytes as they came; outside the numbering
+
+This module is part of the Task side.
+"""
+
+from __future__ import annotations
+
+from tasklink.codec import RAW, Payload
+from tasklink.message import Message
+
+PREFIX = "tasklink."
+
+HELLO = "tasklink.hello"
+STARTED = "tasklink.started"
+REFUSED = "tasklink.refused"
+LOG = "tasklink.log"
+PROGRESS = "tasklink.progress"
+PAUSED = "tasklink.paused"
+RESULT = "tasklink.result"
+FAILURE = "tasklink.failure"
+CANCELLED = "tasklink.cancelled"
+
+START = "tasklink.start"
+CANCEL = "tasklink.cancel"
+PAUSE = "tasklink.pause"
+RESUME = "tasklink.resume"
+
+VOID = "tasklink.void"
+END = "tasklink.end"
+
+STDOUT = "tasklink.stdout"
+STDERR = "tasklink.stderr"
+
+# What a route in the config may be given for; see `kind`.
+KINDS = ("report", "signal", "log", "progress", "result", "control")
+
+# These do not wait for what was sent before them.
+URGENT = frozenset({CANCEL, PAUSE, RESUME, PAUSED, VOID})
+OUTPUT = frozenset({STDOUT, STDERR})
+
+
+def kind(signal: str | None) -> str:
+    """Which kind of message a signal belongs to, for the routes of the config."""
+    if signal is None:
+        return "report"
+    if not signal.startswith(PREFIX):
+        return "signal"
+    return _KINDS.get(signal, "control")
+
+
+_KINDS = {LOG: "log", PROGRESS: "progress", RESULT: "result", FAILURE: "result", CANCELLED: "result"}
+
+
+def record(signal: str, *texts: str) -> Message:
+    """Make a message that carries texts.
+
+    Lone surrogates, which file names and broken output bring, survive.
+    """
+    return Message.encoded(Payload(RAW, [text.encode("utf-8", "surrogatepass") for text in texts] or [b""]), signal)
+
+
+def texts(message: Message) -> list[str]:
+    """Read the texts of a record; what is not UTF-8 is escaped with backslashes.
+
+    A record of a later version may have more texts than this version knows.
+    """
+    assert message.payload is not None
+    return [bytes(buffer).decode("utf-8", "backslashreplace") for buffer in message.payload.buffers]
