@@ -1,0 +1,293 @@
+"""What a Task is to the code that runs in it.
+
+A Task says `report`, `log`, `progress` and `signal`, hears `received`, `on` and `cancelled`, and returns its result. It
+never sees a Communicator. Without an Executor (run by hand, in a notebook, in a test) the same calls work: logs and
+progress go to stderr, the rest vanishes, nobody answers.
+
+This module is part of the Task side: `logging`, `json` and their like stay outside.
+"""
+
+from __future__ import annotations
+
+import sys
+from _queue import Empty, SimpleQueue
+from _thread import allocate_lock, get_ident
+
+from tasklink import vocabulary
+from tasklink.errors import EndOfMessages, TaskInterrupt
+from tasklink.message import Message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+# What `Task.on` calls them; the wire has them under the prefix.
+_CONTROL = {"cancel": vocabulary.CANCEL, "pause": vocabulary.PAUSE, "resume": vocabulary.RESUME}
+
+
+class Task:
+    """Code that an Executor runs in a process of its own. Derive from it and define `run`.
+
+    >>> class Double(Task):
+    ...     def run(self, number):
+    ...         self.progress(1, 1)
+    ...         return 2 * number
+    >>> Double().run(21)
+    42
+    """
+
+    _conversation: Conversation | None = None
+
+    def run(self, **parameters: Any) -> Any:
+        """Do the work. What this returns is the result of the run; any object will do.
+
+        Raises:
+            NotImplementedError: a derived class has not defined it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no run(); define it, with the parameters it takes")
+
+    def report(self, contents: object) -> None:
+        """Send an object while running: a partial result, a measurement. It arrives in `TaskResult.messages`.
+
+        Raises:
+            EncodeError: the object cannot be sent; nothing else is harmed.
+            BrokenError: the Executor is gone.
+            ForkedError: this process is a fork of the Task's.
+        """
+        self._talk().say(Message(contents))
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Send a line for the log.
+
+        Args:
+            text: what happened.
+            level: debug, info, warning, error or critical.
+
+        Raises:
+            ValueError: the level is none of these.
+            BrokenError, ForkedError: as `report`.
+        """
+        if level not in LEVELS:
+            raise ValueError(f"the level of a log is one of {', '.join(LEVELS)}; not {level!r}")
+        self._talk().say(vocabulary.record(vocabulary.LOG, level, "task", text))
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the work is.
+
+        Args:
+            done: how much is done, in any unit.
+            total: how much there is to do, in the same unit; None when that is not known.
+            note: what is being done.
+
+        Raises:
+            BrokenError, ForkedError: as `report`.
+        """
+        texts = (repr(done), "" if total is None else repr(total), note)
+        self._talk().say(vocabulary.record(vocabulary.PROGRESS, *texts))
+
+    def signal(self, name: str, contents: object = None) -> None:
+        """Send a signal, with an object or without one. It arrives in `TaskResult.messages`.
+
+        Raises:
+            ValueError: the name is empty, longer than 255 bytes, or reserved.
+            EncodeError, BrokenError, ForkedError: as `report`.
+        """
+        check_name(name)
+        self._talk().say(Message(contents, name))
+
+    def received(self, timeout: float | None = None) -> Message:
+        """Wait for the next signal from the Executor that `on` does not handle.
+
+        Args:
+            timeout: seconds to wait; 0: take what is there; None: as long as it takes.
+
+        Raises:
+            TimeoutError: none came in time.
+            EndOfMessages: none will come: there is no Executor.
+        """
+        return self._talk().received(timeout)
+
+    def on(self, signal: str, handler: Callable[[Message], object]) -> None:
+        """Have a function called for every signal of that name, `"cancel"`, `"pause"` and `"resume"` among them.
+
+        It is called in tasklink's own thread, as soon as the signal comes, whatever the Task is doing; it should be
+        short. What it raises is sent as an error to the log.
+        """
+        self._talk().handlers[_CONTROL.get(signal, signal)] = handler
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the Executor wants the Task to end. A Task that looks at it may end in good order."""
+        return self._talk().cancel_reason is not None
+
+    @property
+    def cancel_reason(self) -> str:
+        """Why the Executor wants the Task to end; empty when it does not, or did not say."""
+        return self._talk().cancel_reason or ""
+
+    def _talk(self) -> Conversation:
+        return self._conversation or _detached
+
+
+def current_task() -> Task:
+    """The Task that this process runs: for functions, and for code that is far from the Task's own.
+
+    Without an Executor it is a Task whose messages go to stderr or vanish.
+    """
+    return _current or _nobody
+
+
+def begin(task: Task, conversation: Conversation) -> None:
+    """Make a Task the one that this process runs. For the worker only."""
+    global _current  # noqa: PLW0603 - a process runs one Task
+    task._conversation = conversation
+    _current = task
+
+
+def check_name(name: str) -> None:
+    """See that a user may send a signal of this name.
+
+    Raises:
+        ValueError: it is empty, longer than 255 bytes of UTF-8, or reserved.
+    """
+    if name in _CONTROL or name.startswith(vocabulary.PREFIX):
+        reserved = ", ".join(_CONTROL)
+        raise ValueError(
+            f"the signal {name!r} is reserved: {reserved} and all that begins with {vocabulary.PREFIX!r} have meanings "
+            "of their own; an Executor's future has methods for them"
+        )
+    if not 0 < len(name.encode()) <= 255:
+        raise ValueError(f"the name of a signal has 1 to 255 bytes of UTF-8; {name[:40]!r} has {len(name.encode())}")
+
+
+class Conversation:
+    """A Task's talk with its Executor; the worker feeds it with what comes.
+
+    Attributes:
+        handlers: by signal, what to call when it comes.
+        cancel_reason: why the Task shall end; None while it need not.
+
+    Args:
+        write: sends one message.
+    """
+
+    def __init__(self, write: Callable[[Message], None]) -> None:
+        self.handlers: dict[str | None, Callable[[Message], object]] = {}
+        self.cancel_reason: str | None = None
+        self._write = write
+        self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._main = get_ident()
+        self._main_writes = False
+        self._interrupted = False
+        self._paused = False
+        self._gate = allocate_lock()  # held while the Task is paused
+
+    # The Task speaks
+
+    def say(self, message: Message) -> None:
+        """Send a message; rest first if the Task is paused."""
+        if self._paused:
+            self._rest()
+        if get_ident() != self._main:
+            self._write(message)
+            return
+        self._main_writes = True
+        try:
+            self._write(message)
+        finally:
+            self._main_writes = False
+        if self._interrupted:
+            self._interrupted = False
+            raise TaskInterrupt(self.cancel_reason or "")
+
+    def received(self, timeout: float | None) -> Message:
+        """Wait for a signal that no handler takes; see `Task.received`."""
+        if self._paused:
+            self._rest()
+        try:
+            return self._inbox.get(True, timeout)
+        except Empty:
+            raise TimeoutError(f"no signal came within {timeout} s") from None
+
+    def interrupt(self) -> None:
+        """End the Task's main thread by an exception, as soon as no message would be torn by that.
+
+        Called by the handler of SIGTERM, in the main thread: what it raises strikes between any two instructions.
+        """
+        if self._main_writes:
+            self._interrupted = True
+        else:
+            raise TaskInterrupt(self.cancel_reason or "")
+
+    def _rest(self) -> None:
+        self._write(vocabulary.record(vocabulary.PAUSED))
+        with self._gate:
+            pass
+
+    # The Executor speaks; called in the worker's reading thread
+
+    def hear(self, message: Message) -> None:
+        """Act on a message of the Executor."""
+        signal = message.signal
+        if signal == vocabulary.CANCEL:
+            self.cancel_reason = vocabulary.texts(message)[0]
+            self._resume()
+        elif signal == vocabulary.PAUSE:
+            self._pause()
+        elif signal == vocabulary.RESUME:
+            self._resume()
+        handler = self.handlers.get(signal)
+        if handler is not None:
+            self._handle(handler, message)
+        elif signal is None or not signal.startswith(vocabulary.PREFIX):
+            self._inbox.put(message)
+
+    def _handle(self, handler: Callable[[Message], object], message: Message) -> None:
+        try:
+            handler(message)
+        # The handler is the user's, and the thread is the only one that hears a cancel: it must go on.
+        except Exception:  # noqa: BLE001
+            import traceback  # noqa: PLC0415 - only for those who need it
+
+            text = f"the handler of {message.signal!r} raised:\n{traceback.format_exc()}"
+            self._write(vocabulary.record(vocabulary.LOG, "error", "tasklink", text))
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._gate.acquire()
+            self._paused = True
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._gate.release()
+
+
+class _Detached(Conversation):
+    """The conversation of a Task that nobody runs."""
+
+    def __init__(self) -> None:
+        super().__init__(_print)
+
+    def received(self, timeout: float | None) -> Message:
+        raise EndOfMessages("there is no Executor that could send a signal")
+
+
+def _print(message: Message) -> None:
+    """Show on stderr what a person at a terminal wants to see; the rest is for an Executor."""
+    if sys.stderr is None:  # as under pythonw, and where descriptor 2 is closed
+        return
+    if message.signal == vocabulary.LOG:
+        level, _, text = vocabulary.texts(message)
+        sys.stderr.write(f"{level}: {text}\n")
+    elif message.signal == vocabulary.PROGRESS and sys.stderr.isatty():
+        done, total, note = vocabulary.texts(message)
+        sys.stderr.write(f"{done}{'/' if total else ''}{total} {note}".rstrip() + "\n")
+
+
+_detached = _Detached()
+_nobody = Task()
+_current: Task | None = None
