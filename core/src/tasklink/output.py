@@ -1,0 +1,204 @@
+"""The Task's standard output and error, as bytes.
+
+Rules of this file: output is bytes. Nothing here looks into them, so nothing in them can hurt: no line is too long, no
+character wrong, and a text that looks like a message is a text. Both streams are read whenever there is something to
+read, from the start of the process to its end, so a Task never waits for somebody to read what it prints.
+
+The Executor's side only.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from io import FileIO
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from tasklink import vocabulary
+from tasklink.codec import RAW, Payload
+from tasklink.communicator import Address, Capabilities, Communicator, Listener
+from tasklink.errors import ClosedError, CommunicatorError, EndOfMessages
+from tasklink.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+_SIGNALS = {1: vocabulary.STDOUT, 2: vocabulary.STDERR}
+# What a pipe of the largest common capacity holds when its reader was busy elsewhere.
+_READ_BYTES = 1 << 20
+
+TAIL_BYTES = 1 << 20
+"""How much of each stream's end a result holds, in bytes."""
+
+
+class OutputListener(Listener):
+    """Makes a pipe for each stream of the Task that is to be captured.
+
+    Args:
+        streams: which of the Task's descriptors: 1, 2 or both.
+        prepare: called with the reading end of each pipe, to size it.
+    """
+
+    def __init__(self, streams: tuple[int, ...] = (1, 2), prepare: Callable[[int], object] = lambda _: None) -> None:
+        self.address = Address()
+        self._readers: dict[int, int] = {}
+        self._writers: dict[int, int] = {}
+        try:
+            for stream in streams:
+                self._readers[stream], self._writers[stream] = os.pipe()
+                prepare(self._readers[stream])
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def standard_descriptors(self) -> Mapping[int, int]:
+        """The writing ends, by the descriptor of the Task that each becomes."""
+        return self._writers
+
+    def accept(self, timeout: float | None = None) -> OutputCommunicator:
+        """Give the reading ends away, and close the writing ends: the Task has its own now."""
+        _close_all(self._writers)
+        readers, self._readers = self._readers, {}
+        return OutputCommunicator({reader: _SIGNALS[stream] for stream, reader in readers.items()})
+
+    def close(self) -> None:
+        """Close what was not given away."""
+        _close_all(self._writers)
+        _close_all(self._readers)
+
+
+class OutputCommunicator(Communicator):
+    """Reads what a Task prints. It carries no messages.
+
+    Args:
+        streams: by descriptor, which it owns from now on: the signal that its bytes arrive under.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(captures_output=True, carries_messages=False)
+    settings: ClassVar[str] = ""
+
+    def __init__(self, streams: Mapping[int, str]) -> None:
+        self._streams = dict(streams)
+        self._selector: selectors.BaseSelector | None = selectors.DefaultSelector()
+        for descriptor in streams:
+            os.set_blocking(descriptor, False)
+            self._selector.register(descriptor, selectors.EVENT_READ)
+
+    @classmethod
+    def listen(cls, settings: object = None) -> OutputListener:
+        """Make the pipes; see `Communicator.listen`."""
+        return OutputListener()
+
+    @classmethod
+    def connect(cls, address: Address) -> Communicator:
+        """Refuse: a Task prints, it does not connect to its output.
+
+        Raises:
+            CommunicatorError: always.
+        """
+        raise CommunicatorError("captured output carries no messages; add a communicator that does")
+
+    def write(self, message: Message, timeout: float | None = None) -> None:
+        """Refuse: output comes from the Task only.
+
+        Raises:
+            CommunicatorError: always.
+        """
+        raise CommunicatorError("captured output carries no messages; add a communicator that does")
+
+    def read(self, timeout: float | None = None) -> Message:
+        """Wait for output of either stream; see `Communicator.read`."""
+        while self._streams:
+            ready = self._open_selector().select(timeout)
+            if not ready:
+                raise TimeoutError("the Task printed nothing in time")
+            descriptor = ready[0][0].fd
+            data = _read(descriptor)
+            if data:
+                return Message.encoded(Payload(RAW, [data]), self._streams[descriptor])
+            self._forget(descriptor)
+        self._open_selector()
+        raise EndOfMessages
+
+    def fileno(self) -> int:
+        """Readable while either stream is; see `Communicator.fileno`."""
+        descriptor = self._open_selector().fileno()  # type: ignore[attr-defined]
+        assert isinstance(descriptor, int)
+        return descriptor
+
+    def close(self) -> None:
+        """Stop reading. A program that still prints gets EPIPE."""
+        if self._selector is not None:
+            for descriptor in list(self._streams):
+                self._forget(descriptor)
+            self._selector.close()
+            self._selector = None
+
+    def _forget(self, descriptor: int) -> None:
+        assert self._selector is not None
+        self._selector.unregister(descriptor)
+        del self._streams[descriptor]
+        os.close(descriptor)
+
+    def _open_selector(self) -> selectors.BaseSelector:
+        if self._selector is None:
+            raise ClosedError("this OutputCommunicator was closed")
+        return self._selector
+
+
+class OutputKeeper:
+    """Keeps the end of a stream, and writes all of it to a file if there is one.
+
+    A context manager: the file is open within it.
+
+    Args:
+        path: the file, made anew; None for none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+        self._tail = bytearray()
+
+    def keep(self, data: bytes) -> None:
+        """Take in what was printed.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._tail += data
+        if len(self._tail) > 2 * TAIL_BYTES:  # cut seldom: each cut moves what stays
+            del self._tail[:-TAIL_BYTES]
+        rest = memoryview(data)
+        while self._file is not None and rest:
+            rest = rest[self._file.write(rest) :]
+
+    @property
+    def tail(self) -> bytes:
+        """The last of the stream, at most `TAIL_BYTES`."""
+        return bytes(self._tail[-TAIL_BYTES:])
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            self._file = FileIO(self._path, "w")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    except OSError:
+        # A pseudo-terminal says EIO when its last user has gone; there is nothing more to read in any case.
+        return b""
+
+
+def _close_all(descriptors: dict[int, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])

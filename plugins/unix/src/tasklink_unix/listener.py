@@ -1,0 +1,34 @@
+"""The Executor's side of the unix communicator until the Task has started."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from tasklink.communicator import Address, Listener
+from tasklink_unix.communicator import SocketCommunicator
+
+if TYPE_CHECKING:
+    from tasklink_unix.settings import UnixSettings
+
+
+class SocketListener(Listener):
+    """Makes a socket pair without a name: holding its other end is the proof of being the Task."""
+
+    def __init__(self, settings: UnixSettings) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for end in (self._ours, self._theirs):
+            # The kernel cuts it down to what it allows.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.buffer)
+        self.address = Address(descriptors=(self._theirs.fileno(),))
+
+    def accept(self, timeout: float | None = None) -> SocketCommunicator:
+        """Give our end away and close the Task's; see `Listener.accept`."""
+        self._theirs.close()
+        descriptor = self._ours.detach()
+        return SocketCommunicator(descriptor, descriptor)
+
+    def close(self) -> None:
+        """Close what was not given away."""
+        self._ours.close()
+        self._theirs.close()
