@@ -1,0 +1,204 @@
+"""From a TaskSpec to a Plan: channels are opened and the arguments of the process decided, but nothing has started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from tasklink import codec, config, vocabulary
+from tasklink.config import nearest
+from tasklink.errors import ConfigError
+from tasklink.launch import Invitation, anonymous_file, python_arguments
+from tasklink.message import Message
+from tasklink.output import OutputListener
+from tasklink.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from tasklink.communicator import Communicator, Listener
+    from tasklink.config import TaskSpec
+    from tasklink.guardian import Guardian
+
+CODECS = {"pickle": codec.PICKLE, "json": codec.JSON}
+
+
+@attrs.frozen(kw_only=True)
+class Protocol:
+    """A communicator that is ready to listen.
+
+    Attributes:
+        name: what the config calls it.
+        kind: its class.
+        settings: an instance of its settings class.
+    """
+
+    name: str
+    kind: type[Communicator]
+    settings: Any
+
+
+@attrs.define(kw_only=True)
+class Plan:
+    """What a run is to do. A context manager: it closes what was opened for the run.
+
+    Attributes:
+        spec: what was asked for, with nothing left to be inherited.
+        guardian: is told of the process.
+        arguments: of the process.
+        channels: name and Listener of each channel, the preferred one first; output is captured by one of them.
+        inherited: the descriptors that the process has beside its standard ones.
+        order: the START message; None for a command, which is not spoken to.
+    """
+
+    spec: TaskSpec
+    guardian: Guardian
+    arguments: Sequence[str] = ()
+    channels: list[tuple[str, Listener]] = attrs.field(factory=list)
+    inherited: list[int] = attrs.field(factory=list)
+    order: Message | None = None
+    _opened: ExitStack = attrs.field(factory=ExitStack, init=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the communicators, the preferred one first."""
+        return tuple(dict.fromkeys(name for name, _ in self.channels))
+
+    def start(self) -> Process:
+        """Start the process.
+
+        Raises:
+            TaskNotStartedError: the system refuses; the text says what and why.
+        """
+        standard = {number: fd for _, listener in self.channels for number, fd in listener.standard_descriptors.items()}
+        return Process.start(
+            self.arguments,
+            env=config.environment(self.spec.env) if self.spec.env else None,
+            cwd=self.spec.cwd,
+            standard=standard,
+            inherited=self.inherited,
+            guardian=self.guardian,
+        )
+
+    def listen(self, protocols: Iterable[Protocol]) -> list[tuple[str, type[Communicator], Listener]]:
+        """Open the channels; one of them, or else a pair of plain pipes, captures the Task's output.
+
+        For a command only what captures output is of use.
+        """
+        spoken_to = self.order is not None
+        opened = []
+        for protocol in protocols:
+            if not (spoken_to or protocol.kind.capabilities.captures_output):
+                continue
+            listener = self._opened.enter_context(protocol.kind.listen(protocol.settings))
+            if spoken_to or listener.standard_descriptors:
+                self.channels.append((protocol.name, listener))
+            if spoken_to and protocol.kind.capabilities.carries_messages:
+                opened.append((protocol.name, protocol.kind, listener))
+            if listener.output is not None:
+                self._capture(protocol.name, listener.output)
+        uncaptured = tuple(stream for stream in (1, 2) if stream not in self._captured())
+        if uncaptured:
+            self.channels.append(("output", self._opened.enter_context(OutputListener(uncaptured))))
+        return opened
+
+    def _capture(self, name: str, listener: Listener) -> None:
+        if not self._captured() & set(listener.standard_descriptors):
+            self.channels.append((name, listener))
+
+    def _captured(self) -> set[int]:
+        return {number for _, listener in self.channels for number in listener.standard_descriptors}
+
+    def keep_open(self, descriptor: int) -> None:
+        """Have the process inherit a descriptor, which is closed with the plan."""
+        self._opened.callback(os.close, descriptor)
+        self.inherited.append(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+
+def make_plan(
+    spec: TaskSpec,
+    parameters: Mapping[str, object],
+    protocols: Sequence[Protocol],
+    *,
+    guardian: Guardian,
+    folders: tuple[str, ...] = (),
+    bundle: Callable[[Iterable[str]], Path],
+) -> Plan:
+    """Open everything that a run needs.
+
+    Args:
+        spec: what to run.
+        parameters: those of this run, on top of the spec's own.
+        protocols: the communicators, the preferred one first.
+        guardian: is told of the process.
+        folders: put in front of a Python Task's `sys.path`.
+        bundle: writes the Task side and some packages into a zip, for an interpreter that is not ours.
+
+    Raises:
+        ConfigError: the spec asks for something that cannot be.
+        EncodeError: the function or its parameters cannot be sent.
+        OSError: the system refuses a descriptor, memory or a directory.
+    """
+    plan = Plan(spec=spec, guardian=guardian)
+    try:
+        if spec.command is not None:
+            plan.arguments = [*spec.prefix, *spec.arguments(parameters)]
+            plan.listen(protocols)
+        else:
+            plan.order = _order(spec, parameters)
+            _invite(plan, protocols, folders, bundle)
+    except BaseException:
+        plan.__exit__()
+        raise
+    return plan
+
+
+def _order(spec: TaskSpec, parameters: Mapping[str, object]) -> Message:
+    """Make START. It is encoded here, so that what cannot be sent is said to who asked for it."""
+    what = spec.run
+    if spec.codec == "json" and not isinstance(what, str):
+        what = f"{what.__module__}:{what.__qualname__}"
+    contents = {"task": what, "parameters": {**spec.parameters, **parameters}}
+    return Message.encoded(codec.encode(contents, CODECS[spec.codec]), vocabulary.START)
+
+
+def _invite(
+    plan: Plan, protocols: Sequence[Protocol], folders: tuple[str, ...], bundle: Callable[[Iterable[str]], Path]
+) -> None:
+    spec = plan.spec
+    channels = [(name, kind, listener.address) for name, kind, listener in plan.listen(protocols)]
+    _check_routes(spec, [name for name, _, _ in channels])
+    foreign = spec.python is not None and str(spec.python) != sys.executable
+    invitation = Invitation(
+        label=spec.label, channels=channels, routes=spec.routes, encoding=CODECS[spec.codec], folders=folders
+    )
+    handover = anonymous_file(invitation.pack(foreign=foreign))
+    plan.keep_open(handover)
+    for _, _, address in channels:
+        plan.inherited += address.descriptors
+    packages = {kind.__module__.partition(".")[0] for _, kind, _ in channels}
+    python = str(spec.python or sys.executable)
+    plan.arguments = [*spec.prefix, *python_arguments(python, handover, bundle(packages) if foreign else None)]
+
+
+def _check_routes(spec: TaskSpec, names: Sequence[str]) -> None:
+    for kind, name in spec.routes.items():
+        for given, allowed, what in ((kind, vocabulary.KINDS, "kind of message"), (name, names, "communicator")):
+            if given not in allowed:
+                near = nearest(given, allowed)
+                hint = f"did you mean {near!r}? " if near else ""
+                raise ConfigError(
+                    f"{spec.label}: routes.{kind} = {name!r}: there is no {what} {given!r} in this run; "
+                    f"{hint}allowed: {', '.join(allowed)}"
+                )

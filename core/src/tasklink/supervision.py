@@ -1,0 +1,440 @@
+"""One run of a Task, from the start of its process to its TaskResult.
+
+One loop in the caller's thread waits for everything at once: messages, late peers, the end of the process, deadlines,
+and the wishes of other threads. Only START, whose parameters may be large, is written by a thread of its own: the loop
+must go on reading meanwhile, or a Task that prints a lot before it listens would wait for us while we wait for it.
+
+Rules of this file: the loop decodes nothing that a Task made, except records of text. It waits on descriptors with
+deadlines of the monotonic clock, and nowhere else. The run is over when the process has ended and everything that the
+kernel holds of it was read; a descendant that keeps the output open does not prolong it.
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import signal
+import threading
+import uuid
+from collections import deque
+from contextlib import ExitStack, suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tasklink import vocabulary
+from tasklink.doorbell import Doorbell
+from tasklink.errors import CommunicatorError, EndOfMessages, SignalNotDeliveredError, TaskNotStartedError
+from tasklink.escalation import Escalation, Step
+from tasklink.hooks import TaskInfo
+from tasklink.inbox import Inbox
+from tasklink.link import Link
+from tasklink.message import Message
+from tasklink.output import OutputKeeper
+from tasklink.plan import CODECS
+from tasklink.result import Status, TaskResult, Traffic
+from tasklink.verdict import Ending, Evidence, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tasklink.communicator import Listener
+    from tasklink.hooks import Observers
+    from tasklink.plan import Plan
+    from tasklink.process import Process
+
+# A descendant outside the group may print for ever: what is not read by then was not the Task's.
+DRAIN_SECONDS = 0.2
+# For messages that must not hold up the loop: a Task that listens takes them at once.
+CONTROL_SECONDS = 0.1
+# Between telling a Task that Ctrl-C was pressed and killing it.
+INTERRUPT_GRACE = 0.25
+# A Task has this long to say hello: enough for a cold file system on a busy node.
+START_SECONDS = 60.0
+# Then the loop looks at everything else again.
+MESSAGES_AT_ONCE = 256
+
+RECEIPTS = frozenset({vocabulary.RESULT, vocabulary.FAILURE, vocabulary.CANCELLED, vocabulary.REFUSED})
+
+
+class Run:
+    """One run. `execute` belongs to one thread; `signal`, `cancel`, `pause`, `resume` and `follow` to any.
+
+    Args:
+        plan: what to do; it is closed at the end.
+        observers: are told what happens.
+    """
+
+    def __init__(self, plan: Plan, observers: Observers) -> None:
+        spec = plan.spec
+        self._plan = plan
+        self._observers = observers
+        self._info = TaskInfo(run_id=uuid.uuid4().hex, name=spec.label, communicators=plan.names)
+        self._evidence = Evidence(label=spec.label, command=plan.order is None)
+        self._link = Link([], routes=spec.routes, encoding=CODECS[spec.codec], on_broken=self._tell_of_broken)
+        self._process: Process | None = None
+        self._clock = _Clock(timeout=spec.timeout, escalation=Escalation(spec.grace or 0.0))
+        self._order_thread: threading.Thread | None = None
+        self._outputs = {vocabulary.STDOUT: OutputKeeper(spec.stdout), vocabulary.STDERR: OutputKeeper(spec.stderr)}
+        self._inbox = Inbox(keep=spec.keep_messages)
+        self._wishes: deque[Callable[[], None]] = deque()
+        self._bell = Doorbell()
+        self._can_talk = threading.Event()  # START is written, or the run is over
+        self._over = False
+        self._lock = threading.Lock()  # nobody rings a bell that is gone: its descriptor may be another's by then
+
+    # For the thread that executes it
+
+    def execute(self) -> TaskResult:
+        """Run the Task to its end.
+
+        Raises:
+            OSError: a file for the output cannot be written.
+            KeyboardInterrupt: after the Task was ended.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._plan)
+            stack.callback(self._close)
+            for output in self._outputs.values():
+                stack.enter_context(output)
+            try:
+                self._process = stack.enter_context(self._plan.start())
+            except TaskNotStartedError as error:
+                self._evidence.not_started = error
+                return self._conclude()
+            self._clock.start(start_timeout=None if self._evidence.command else START_SECONDS)
+            self._info = attrs.evolve(self._info, pid=self._process.pid)
+            self._observers.task_started(self._info)
+            try:
+                with selectors.DefaultSelector() as selector:
+                    self._look_out(selector)
+                    self._supervise(selector)
+            except BaseException:  # KeyboardInterrupt above all; whatever it is, the Task must not outlive it
+                self._end_quickly()
+                raise
+            return self._conclude()
+
+    def _look_out(self, selector: selectors.BaseSelector) -> None:
+        """Say what is to be waited for."""
+        assert self._process is not None
+        for name, listener in self._plan.channels:
+            self._admit(name, listener, selector)
+        selector.register(self._process, selectors.EVENT_READ)
+        selector.register(self._link, selectors.EVENT_READ)
+        selector.register(self._bell, selectors.EVENT_READ, self._grant_wishes)
+
+    def _supervise(self, selector: selectors.BaseSelector) -> None:
+        """Wait and act until the process has ended and all that it said was heard."""
+        assert self._process is not None
+        more = False
+        while not self._process.ended():
+            for key, _ in selector.select(0 if more else self._clock.time_left()):
+                if key.data is not None:
+                    key.data()
+            more = self._read()
+            self._act_on_time()
+        self._clock.stop()
+        self._evidence.exit = self._process.reap(leave_descendants=self._plan.spec.leave_descendants)
+        self._drain()
+
+    def _admit(self, name: str, listener: Listener, selector: selectors.BaseSelector) -> None:
+        """Take in a peer that has come; look out for one that has not."""
+        waiting = listener.fileno()
+        try:
+            communicator = listener.accept(timeout=0)
+        except TimeoutError:
+            assert waiting is not None
+            if waiting not in selector.get_map():
+                selector.register(waiting, selectors.EVENT_READ, lambda: self._admit(name, listener, selector))
+            return
+        if waiting is not None and waiting in selector.get_map():
+            selector.unregister(waiting)
+        self._link.add(name, communicator)
+        if self._order_thread is None and self._plan.order is not None and communicator.capabilities.carries_messages:
+            self._order_thread = threading.Thread(target=self._give_order, name="tasklink-start", daemon=True)
+            self._order_thread.start()
+
+    def _give_order(self) -> None:
+        assert self._plan.order is not None
+        # A Task that has ended already cannot be told; how it ended is found out by the loop.
+        with suppress(CommunicatorError):
+            self._link.write(self._plan.order)
+        self._can_talk.set()
+
+    # What the Task says
+
+    def _read(self) -> bool:
+        """Take in what is there; True when there may be more."""
+        try:
+            for _ in range(MESSAGES_AT_ONCE):
+                self._hear(self._link.read(timeout=0))
+        except (TimeoutError, EndOfMessages):
+            return False
+        return True
+
+    def _drain(self) -> None:
+        """Take in what the kernel still holds. Nothing more is written to the Task's own channels: it has ended."""
+        deadline = monotonic() + DRAIN_SECONDS
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        with suppress(EndOfMessages):
+            while monotonic() < deadline:
+                try:
+                    self._hear(self._link.read(timeout=0))
+                except TimeoutError:
+                    if not poll.poll(0):
+                        return
+
+    def _hear(self, message: Message) -> None:
+        signal_ = message.signal
+        if signal_ in vocabulary.OUTPUT:
+            self._hear_output(message)
+        elif signal_ is None or not signal_.startswith(vocabulary.PREFIX):
+            self._inbox.put(message)
+            self._observers.message_received(self._info, message)
+        elif signal_ == vocabulary.PROGRESS:
+            self._hear_progress(*vocabulary.texts(message)[:3])
+        elif signal_ == vocabulary.LOG:
+            self._observers.log(self._info, *vocabulary.texts(message)[:3])
+        elif signal_ == vocabulary.HELLO:
+            self._evidence.hello = True
+            self._clock.hello()
+        elif signal_ == vocabulary.PAUSED:
+            self._clock.pause_deadline = None
+        elif signal_ in RECEIPTS and self._evidence.receipt is None:
+            self._evidence.receipt = message
+        # Other reserved signals belong to later versions.
+
+    def _hear_output(self, message: Message) -> None:
+        assert message.payload is not None
+        assert message.signal is not None
+        data = bytes(message.payload.buffers[0])
+        self._outputs[message.signal].keep(data)
+        self._observers.output_received(self._info, message.signal.removeprefix(vocabulary.PREFIX), data)
+
+    def _hear_progress(self, done: str, total: str = "", note: str = "") -> None:
+        try:
+            numbers = float(done), float(total) if total else None
+        except ValueError:
+            self._observers.log(self._info, "warning", "tasklink", f"progress that is no number: {done[:40]!r}")
+        else:
+            self._observers.progress(self._info, *numbers, note)
+
+    def _tell_of_broken(self, name: str, error: CommunicatorError) -> None:
+        self._observers.communicator_broken(self._info, name, error)
+
+    # Ending it
+
+    def _act_on_time(self) -> None:
+        now = monotonic()
+        step = self._clock.escalation.due(now)
+        if step is not None:
+            self._take(step)
+        overdue = self._clock.overdue(now)
+        if overdue is not None:
+            self._end(overdue)
+        if self._clock.pause_overdue(now):
+            self._stop()
+
+    def _end(self, ending: Ending) -> None:
+        """Begin to end the run; what was begun goes on."""
+        if self._evidence.ending is None:
+            self._evidence.ending = ending
+            steps = [Step.TERMINATE, Step.KILL] if self._plan.order is None else list(Step)
+            self._clock.escalation.begin(steps, monotonic())
+
+    def _end_quickly(self) -> None:
+        """End the run although the loop was interrupted; a second interrupt ends it at once."""
+        assert self._process is not None
+        self._end(Ending(Status.CANCELLED, "the Executor was interrupted"))
+        self._clock.escalation = Escalation(INTERRUPT_GRACE)
+        self._clock.escalation.begin([Step.ASK, Step.TERMINATE, Step.KILL], monotonic())
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._process, selectors.EVENT_READ)
+                selector.register(self._link, selectors.EVENT_READ)
+                self._supervise(selector)
+        finally:
+            self._process.send(signal.SIGKILL)
+        self._conclude()
+
+    def _take(self, step: Step) -> None:
+        assert self._process is not None
+        assert self._evidence.ending is not None
+        if step is Step.ASK:
+            self._tell(vocabulary.record(vocabulary.CANCEL, self._evidence.ending.reason))
+            self._process.send(signal.SIGCONT)
+        else:
+            self._process.send(signal.SIGTERM if step is Step.TERMINATE else signal.SIGKILL)
+
+    def _tell(self, message: Message) -> None:
+        """Send a control message, if the Task listens; where it does not, a signal of the system follows."""
+        with suppress(CommunicatorError, TimeoutError):
+            self._link.write(message, CONTROL_SECONDS)
+
+    # Pausing it
+
+    def _pause(self) -> None:
+        if self._plan.order is None:
+            self._stop()
+        else:
+            self._tell(vocabulary.record(vocabulary.PAUSE))
+            self._clock.pause_deadline = monotonic() + self._clock.escalation.grace
+
+    def _stop(self) -> None:
+        """The Task cannot, or does not, come to rest by itself."""
+        assert self._process is not None
+        self._clock.pause_deadline = None
+        self._process.send(signal.SIGSTOP)
+
+    def _resume(self) -> None:
+        assert self._process is not None
+        self._clock.pause_deadline = None
+        self._process.send(signal.SIGCONT)
+        self._tell(vocabulary.record(vocabulary.RESUME))
+
+    # For other threads
+
+    def signal(self, name: str, contents: object = None, timeout: float | None = None) -> None:
+        """Send a signal to the Task, as soon as it has been told what to run.
+
+        Raises:
+            SignalNotDeliveredError: the run is over, or the Task is a command.
+            EncodeError: the contents cannot be sent.
+            TimeoutError: the Task could not be reached in time.
+        """
+        label = self._plan.spec.label
+        if self._plan.order is None:
+            raise SignalNotDeliveredError(
+                f"{label} is a command, which hears no signals; cancel, pause and resume work"
+            )
+        if not self._can_talk.wait(timeout):
+            raise TimeoutError(f"{label} could not be sent {name!r} in time: it has not started")
+        try:
+            self._link.write(Message(contents, name), timeout)
+        except CommunicatorError as error:
+            raise SignalNotDeliveredError(f"{label} could not be sent {name!r}: it has ended") from error
+
+    def cancel(self, reason: str = "") -> None:
+        """Have the Task ended: asked first, then by SIGTERM, then by SIGKILL."""
+        self._wish(lambda: self._end(Ending(Status.CANCELLED, reason)))
+
+    def pause(self) -> None:
+        """Have the Task come to rest; it is stopped by the system if it does not within the grace."""
+        self._wish(self._pause)
+
+    def resume(self) -> None:
+        """Have a paused Task go on."""
+        self._wish(self._resume)
+
+    def follow(self) -> Iterator[Message]:
+        """Give what `report` and `signal` send, as it comes; ends with the run."""
+        return self._inbox.follow()
+
+    def _wish(self, wish: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._over:
+                self._wishes.append(wish)
+                self._bell.ring()
+
+    def _grant_wishes(self) -> None:
+        self._bell.clear()
+        while self._wishes:
+            self._wishes.popleft()()
+
+    # The end
+
+    def _conclude(self) -> TaskResult:
+        evidence = self._evidence
+        evidence.stderr = self._outputs[vocabulary.STDERR].tail
+        evidence.messages = self._inbox.count
+        verdict = judge(evidence)
+        result = TaskResult(
+            name=evidence.label,
+            status=verdict.status,
+            value=verdict.value,
+            error=verdict.error,
+            exit_code=evidence.exit.code if evidence.exit else None,
+            signal_name=evidence.exit.signal_name if evidence.exit else None,
+            stdout=self._outputs[vocabulary.STDOUT].tail,
+            stderr=evidence.stderr,
+            messages=self._inbox.messages,
+            missing=tuple(self._link.missing),
+            duration=self._clock.duration,
+            communicators=self._traffic(),
+            pid=self._info.pid,
+        )
+        if verdict.error is not None:
+            verdict.error.result = result
+        self._observers.task_ended(self._info, result)
+        return result
+
+    def _traffic(self) -> dict[str, Traffic]:
+        traffic = dict.fromkeys(self._plan.names, Traffic())
+        for member in self._link.members:
+            so_far = traffic[member.name]
+            traffic[member.name] = Traffic(so_far.messages + member.messages, so_far.bytes + member.bytes)
+        return traffic
+
+    def _close(self) -> None:
+        with self._lock:
+            self._over = True
+            self._bell.close()
+        self._link.close()
+        self._can_talk.set()
+        if self._order_thread is not None:
+            self._order_thread.join()
+        self._inbox.close()
+
+
+@attrs.define
+class _Clock:
+    """The deadlines of a run, on the monotonic clock.
+
+    Attributes:
+        pause_deadline: when a Task that was asked to pause is stopped; None when that is not due.
+    """
+
+    timeout: float | None
+    escalation: Escalation
+    pause_deadline: float | None = attrs.field(default=None, init=False)
+    _started: float | None = attrs.field(default=None, init=False)
+    _stopped: float | None = attrs.field(default=None, init=False)
+    _hello_deadline: float | None = attrs.field(default=None, init=False)
+    _deadline: float | None = attrs.field(default=None, init=False)
+
+    def start(self, start_timeout: float | None) -> None:
+        self._started = monotonic()
+        self._hello_deadline = None if start_timeout is None else self._started + start_timeout
+        self._deadline = None if self.timeout is None else self._started + self.timeout
+
+    def stop(self) -> None:
+        self._stopped = monotonic()
+
+    def hello(self) -> None:
+        self._hello_deadline = None
+
+    @property
+    def duration(self) -> float:
+        return 0.0 if self._started is None or self._stopped is None else self._stopped - self._started
+
+    def time_left(self) -> float | None:
+        """Seconds until something is due; None when nothing is."""
+        deadlines = (self.escalation.deadline, self._deadline, self._hello_deadline, self.pause_deadline)
+        due = [deadline for deadline in deadlines if deadline is not None]
+        return max(0.0, min(due) - monotonic()) if due else None
+
+    def overdue(self, now: float) -> Ending | None:
+        """Why the run is to be ended now, if it is; said once."""
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            assert self.timeout is not None
+            return Ending(Status.TIMED_OUT, f"its time of {self.timeout:g} s was up")
+        if self._hello_deadline is not None and now >= self._hello_deadline:
+            self._hello_deadline = None
+            return Ending(Status.NOT_STARTED, f"its process did not speak within {START_SECONDS:g} s")
+        return None
+
+    def pause_overdue(self, now: float) -> bool:
+        return self.pause_deadline is not None and now >= self.pause_deadline
