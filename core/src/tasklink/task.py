@@ -147,6 +147,12 @@ def begin(task: Task, conversation: Conversation) -> None:
     _current = task
 
 
+def end() -> None:
+    """Take back `begin`. For the worker only."""
+    global _current  # noqa: PLW0603 - as above
+    _current = None
+
+
 def check_name(name: str) -> None:
     """See that a user may send a signal of this name.
 

@@ -21,7 +21,7 @@ from tasklink.communicator import Address
 from tasklink.errors import CommunicatorError, EncodeError, EndOfMessages, TaskInterrupt
 from tasklink.link import Link
 from tasklink.message import Message
-from tasklink.task import Conversation, Task, begin
+from tasklink.task import Conversation, Task, begin, end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,8 +70,10 @@ def serve(link: Link, *, own_process: bool = False) -> int:
         code = _run(order, link, conversation)
     except EndOfMessages:
         return NOT_CONNECTED  # the Executor has thought better of it
-    _join_threads()
+    if own_process:
+        _join_threads()
     link.finish()
+    end()
     return code
 
 

@@ -1,0 +1,62 @@
+"""What all tests of the whole share: tasks that can be imported, protocols, and a look at what is left behind."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasklink import Executor
+
+sys.path.insert(0, str(Path(__file__).parent / "tasks"))
+
+# Each must behave exactly as the others do.
+PROTOCOLS = {"unix": ["unix"], "pipe": ["pipe"], "both": ["pipe", "unix"]}
+
+
+@pytest.fixture
+def protocols():
+    """All that a config line may say, by a short name."""
+    return PROTOCOLS
+
+
+@pytest.fixture(params=PROTOCOLS, ids=PROTOCOLS)
+def protocol(request):
+    """The communicators of a run, by name."""
+    return PROTOCOLS[request.param]
+
+
+@pytest.fixture
+def executor(protocol):
+    """An Executor over one protocol."""
+    with Executor(protocol) as executor:
+        yield executor
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """Fail a test that leaves descriptors, processes, threads or files of tasklink behind."""
+    before = _state()
+    yield
+    after = _state()
+    left = {what: after[what] - before[what] for what in after if after[what] - before[what]}
+    assert not left, f"left behind: {left}"
+
+
+def _state():
+    return {
+        "descriptors": {f"{fd} -> {_target(fd)}" for fd in os.listdir("/proc/self/fd") if _target(fd)},
+        "processes": {process.pid for process in psutil.Process().children(recursive=True)},
+        "threads": {thread.name for thread in threading.enumerate() if thread.is_alive()},
+        "shared memory": set(os.listdir("/dev/shm")),
+        "temporary folders": {path.name for path in Path("/tmp").glob("tasklink*")},
+    }
+
+
+def _target(fd):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:  # the descriptor that listed them
+        return None

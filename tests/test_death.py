@@ -1,0 +1,133 @@
+"""Whoever dies, and whenever: nothing that was accepted is lost, nothing is left, and the reason is named."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import sample_tasks
+
+from tasklink import Executor, Status, TaskSpec
+
+TASKS = str(Path(__file__).parent / "tasks")
+
+
+@pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
+def test_killed_at_a_random_moment(protocol, tmp_path, size):
+    """After kill -9 at any moment, every message whose write returned is there, once and in order, within 100 ms."""
+    ledger = tmp_path / "ledger"
+    chance = random.Random(20261123)
+    delays = []
+    with Executor(protocol) as executor:
+        for _ in range(50):
+            ledger.write_bytes(bytes(8))
+            future = executor.submit(sample_tasks.Accounting, ledger=str(ledger), size=size)
+            died = _kill_after(future, chance.uniform(0, 0.03))
+            result = future.result(timeout=30)
+            delays.append(time.monotonic() - died)
+            accepted = int.from_bytes(ledger.read_bytes(), sys.byteorder)
+            numbers = [message.contents[0] for message in result.messages if message.signal is None]
+            assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")
+            assert numbers == list(range(len(numbers)))
+            assert accepted <= len(numbers) <= accepted + 1
+            assert result.lost == 0
+    # Reading and unpacking what was still in the kernel is part of it; the slowest of a hundred may be the machine's.
+    assert sorted(delays)[-2] < 0.1
+
+
+def _kill_after(future, seconds):
+    messages = future.messages()
+    assert next(messages).signal == "ready"
+    pid = future._run._info.pid
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:  # follow what comes meanwhile, as an application would
+        next(messages)
+    os.kill(pid, signal.SIGKILL)
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000, 100_000_000])
+@pytest.mark.parametrize("how", ["return", "sys.exit", "os._exit"])
+def test_exit_right_after_a_message(executor, how, size):
+    """However a Task exits right after its last message, all of it arrives."""
+    count = 1 if size > 1_000_000 else 20
+    for _ in range(1 if size > 1_000_000 else 5):
+        result = executor.run("sample_tasks:end_by", how=how, count=count, size=size)
+        assert [(number, len(data)) for number, data in (message.contents for message in result.messages)] == [
+            (number, size) for number in range(count)
+        ]
+        assert result.lost == 0
+
+
+HOST = """
+import sys
+sys.path.insert(0, {tasks!r})
+from tasklink import Executor, hookimpl
+
+class Announce:
+    @hookimpl
+    def tasklink_task_started(self, task):
+        print(task.pid, flush=True)
+
+with Executor({protocol!r}, observers=[Announce()], parallel=2) as executor:
+    executor.submit("sample_tasks:Deaf")
+    executor.submit(["sh", "-c", "trap '' TERM; sleep 60"])
+"""
+
+
+def test_executor_is_killed(protocol):
+    """SIGKILL of the Executor's process takes its Tasks along within a second: Python and command."""
+    code = HOST.format(tasks=TASKS, protocol=protocol)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as host:
+        tasks = [psutil.Process(int(host.stdout.readline())) for _ in range(2)]
+        everything = [process for task in tasks for process in (task, *task.children(recursive=True))]
+        host.kill()
+        _, alive = psutil.wait_procs(everything, timeout=1)
+    assert not [process for process in alive if process.is_running() and process.status() != "zombie"]
+
+
+def test_executor_is_interrupted(protocol):
+    """Ctrl-C reaches the caller of `run` at once, and the Task is gone."""
+    code = f"""
+import sys, time
+sys.path.insert(0, {TASKS!r})
+from tasklink import Executor, hookimpl
+
+class Announce:
+    @hookimpl
+    def tasklink_message_received(self, task):
+        print(task.pid, flush=True)
+
+with Executor({protocol!r}, observers=[Announce()]) as executor:
+    try:
+        executor.run("sample_tasks:Deaf")
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as host:
+        task = psutil.Process(int(host.stdout.readline()))
+        begin = time.monotonic()
+        host.send_signal(signal.SIGINT)
+        assert host.stdout.readline() == "interrupted\n"
+        assert time.monotonic() - begin < 1
+        assert not task.is_running()
+    assert host.returncode == 0
+
+
+@pytest.mark.soak
+def test_ten_thousand_runs(protocol):
+    """10 000 runs, a third of them killed, leave the Executor as it was."""
+    with Executor(protocol) as executor:
+        executor.run(sample_tasks.add, a=1, b=1)
+        process = psutil.Process()
+        before, descriptors = process.memory_info().rss, process.num_fds()
+        for number in range(10_000):
+            how = "kill" if number % 3 == 0 else "return"
+            executor.run(TaskSpec(run="sample_tasks:end_by", keep_messages=False), how=how)
+        assert process.num_fds() == descriptors
+        assert process.memory_info().rss - before < 50 << 20

@@ -1,0 +1,66 @@
+"""The wheels, as a stranger installs them: core and one plugin in an environment that has nothing else."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+
+
+def call(*command, **options):
+    """Run a command; show what it says when it fails."""
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.fixture(scope="session")
+def uv():
+    """The uv that runs this suite."""
+    found = os.environ.get("UV") or shutil.which("uv") or shutil.which(str(Path(sys.executable).parent / "uv"))
+    if found is None:
+        pytest.skip("uv is not on PATH, so this suite was not started by it")
+    return found
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory):
+    """A wheel of each distribution, built by the build back end of the development environment."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for source in (ROOT / "core", *(ROOT / "plugins" / name for name in PLUGINS)):
+        call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
+    return folder
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", PLUGINS)
+def test_plugin_from_its_wheel(name, uv, wheels, tmp_path):
+    """Core's wheel and one plugin's: they run a Task, are listed by the command line, and pass the plugin's tests."""
+    environment = tmp_path / "environment"
+    python = environment / "bin/python"
+    call(uv, "venv", "--quiet", "--python", sys.executable, environment)
+    chosen = [next(wheels.glob("tasklink-*.whl")), next(wheels.glob(f"tasklink_{name}-*.whl"))]
+    call(
+        uv, "pip", "install", "--quiet", "--python", python, *chosen, "pytest", "pytest-timeout", "hypothesis", "psutil"
+    )
+    # From another folder, so that nothing of the checkout is imported.
+    value = call(python, "-c", "from tasklink import Executor; print(Executor().run('os:getpid').status)", cwd=tmp_path)
+    assert value == "completed\n"
+    assert name in call(environment / "bin/tasklink", "plugins", cwd=tmp_path)
+    tests = shutil.copytree(ROOT / "plugins" / name / "tests", tmp_path / "tests")
+    call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests, cwd=tmp_path)
+
+
+def test_wheel_holds_what_it_needs(wheels):
+    """A wheel brings its types, its licence, and no tests."""
+    for name in ("tasklink", *(f"tasklink_{plugin}" for plugin in PLUGINS)):
+        (wheel,) = wheels.glob(f"{name}-*.whl")
+        listed = call(sys.executable, "-m", "zipfile", "-l", wheel)
+        assert f"{name}/py.typed" in listed
+        assert "LICENSE" in listed
+        assert "test" not in listed.replace("tasklink/testing", "")
