@@ -52,8 +52,8 @@ def test_memory_of_a_large_array(protocol):
     assert int(sender) <= 0.1 * 256 + 64
 
 
-def test_control_overtakes_a_gibibyte(protocol):
-    """While a Task sends 1 GiB, what another of its threads reports is not kept waiting for the whole of it."""
+def test_signal_overtakes_a_gibibyte(protocol):
+    """While a Task sends 1 GiB, what another of its threads signals is not kept waiting for the whole of it."""
     (order,) = in_fresh_process(f"""
         from tasklink import Executor
         with Executor({protocol!r}) as executor:
@@ -61,3 +61,45 @@ def test_control_overtakes_a_gibibyte(protocol):
         print("-".join(str(message.signal) for message in result.messages))
     """)
     assert order == "beside-None"
+
+
+def test_cancel_overtakes_a_gibibyte_on_its_way_out(protocol):
+    """A Task that is sending 1 GiB hears a cancel while it does."""
+    (status, value) = in_fresh_process(f"""
+        from tasklink import Executor
+        with Executor({protocol!r}, grace=30) as executor:
+            future = executor.submit("sample_tasks:hear_a_cancel_while_sending", size=1 << 30)
+            assert next(future.messages()).signal == "sending"
+            future.cancel("while you send")
+            result = future.result()
+        print(result.status, result.value)
+    """)
+    assert (status, value) == ("cancelled", "heard")
+
+
+def test_cancel_overtakes_a_gibibyte_on_its_way_in(protocol):
+    """A cancel that is sent while a signal of 1 GiB is on its way to the Task is heard before that signal."""
+    (status, value) = in_fresh_process(f"""
+        import threading
+        from tasklink import Executor
+        from tasklink.errors import CommunicatorError, SignalNotDeliveredError
+        with Executor({protocol!r}, grace=30) as executor:
+            future = executor.submit("sample_tasks:hear_what_comes_first")
+            messages = future.messages()
+            assert next(messages).signal == "ready"
+            data = bytes(1 << 30)
+
+            def send():
+                try:
+                    future.signal("large", data)
+                except SignalNotDeliveredError:
+                    pass  # the Task did not wait for it
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            future.cancel()
+            sender.join()
+            result = future.result()
+        print(result.status, result.value)
+    """)
+    assert (status, value) == ("cancelled", "cancel")

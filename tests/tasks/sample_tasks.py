@@ -4,6 +4,7 @@ import array
 import logging
 import mmap
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -124,6 +125,30 @@ def report_and_print():
     print("printed")
     sys.stderr.write("complained\n")
     return os.getpid()
+
+
+def hear_a_cancel_while_sending(size):
+    """Say whether a cancel was heard before the whole of a large message was sent."""
+    task = current_task()
+    order = []
+    task.on("cancel", lambda message: order.append("heard"))
+    data = bytes(size)
+    task.signal("sending")
+    task.report(data)
+    order.append("sent")
+    if not task.cancelled:  # it is on its way at the latest now
+        task.received(timeout=30)
+    return order[0]
+
+
+def hear_what_comes_first():
+    """Say whether a cancel or a large signal comes first."""
+    task = current_task()
+    first = queue.SimpleQueue()
+    task.on("cancel", first.put)
+    task.on("large", first.put)
+    task.signal("ready")
+    return first.get(timeout=50).signal.removeprefix("tasklink.")
 
 
 def chain_of_errors():
