@@ -43,7 +43,7 @@ def test_killed_at_a_random_moment(protocol, tmp_path, size):
 def _kill_after(future, seconds):
     messages = future.messages()
     assert next(messages).signal == "ready"
-    pid = future._run._info.pid
+    pid = future._run._reception.info.pid
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:  # follow what comes meanwhile, as an application would
         next(messages)

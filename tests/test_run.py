@@ -432,7 +432,7 @@ def _settled(future):
     previous = -1
     while True:
         deadline.wait(0.1)
-        reports = [message.contents for message in run._inbox.messages if message.signal is None]
+        reports = [message.contents for message in run._reception.inbox.messages if message.signal is None]
         if reports and reports[-1] == previous:
             return previous
         previous = reports[-1] if reports else -1

@@ -25,7 +25,7 @@ from tasklink.hooks import Observers
 from tasklink.plan import Protocol, make_plan
 from tasklink.registry import OBSERVERS, Registry
 from tasklink.result import Status, TaskResult
-from tasklink.supervision import Run
+from tasklink.supervision import INTERRUPT_GRACE, Run
 from tasklink.task import Task, check_name
 
 if TYPE_CHECKING:
@@ -146,6 +146,15 @@ class Executor:
         """
         return self._prepare(task, parameters).execute()
 
+    def check(self, task: Runnable, /) -> None:
+        """See that a Task could be run, and start nothing: it is there, and its communicators and their settings are.
+
+        Raises:
+            ConfigError, PluginError: what `run` would raise.
+        """
+        for name in self._names(self._spec_of(task)):
+            self._protocol(name)
+
     def submit(self, task: Runnable, /, **parameters: object) -> TaskFuture:
         """Run a Task in another thread; see `run` for the arguments.
 
@@ -180,8 +189,9 @@ class Executor:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
+            grace = INTERRUPT_GRACE if issubclass(kind, KeyboardInterrupt) else None
             for future in list(self._futures):
-                future.cancel(f"the Executor was closed by {kind.__name__}")
+                future.cancel(f"the Executor was closed by {kind.__name__}", grace)
         self.close()
 
     def _check_open(self) -> None:
@@ -199,7 +209,7 @@ class Executor:
     def _prepare(self, task: Runnable, parameters: Mapping[str, object]) -> Run:
         self._check_open()
         spec = self._spec_of(task)
-        names = spec.communicators or self._config.communicators or self._default_communicators()
+        names = self._names(spec)
         timeout = self._config.timeout if spec.timeout is None else spec.timeout
         grace = self._config.grace if spec.grace is None else spec.grace
         spec = attrs.evolve(spec, communicators=names, timeout=timeout, grace=grace)
@@ -224,6 +234,9 @@ class Executor:
         if isinstance(task, Task):
             raise TypeError(f"give the class {type(task).__name__} itself: the Task makes its own instance of it")
         return TaskSpec(command=tuple(task))
+
+    def _names(self, spec: TaskSpec) -> tuple[str, ...]:
+        return spec.communicators or self._config.communicators or self._default_communicators()
 
     def _default_communicators(self) -> tuple[str, ...]:
         installed = self._registry.names()
@@ -252,7 +265,7 @@ class TaskFuture(concurrent.futures.Future[TaskResult]):
         super().__init__()
         self._run: Run | None = None
         self._reached = threading.Event()  # there is a run, or there will be none
-        self._cancelled_for: str | None = None
+        self._cancel: tuple[str, float | None] | None = None  # reason and grace
         self._lock = threading.Lock()
 
     def signal(self, name: str, contents: object = None, timeout: float | None = None) -> None:
@@ -274,8 +287,12 @@ class TaskFuture(concurrent.futures.Future[TaskResult]):
             raise TimeoutError(f"{name!r} could not be sent in time: the Task waits for its turn")
         self._running(name).signal(name, contents, timeout)
 
-    def cancel(self, reason: str = "") -> bool:
+    def cancel(self, reason: str = "", grace: float | None = None) -> bool:
         """End the Task: it is asked, then told by SIGTERM, then killed. A Task that waits for its turn never starts.
+
+        Args:
+            reason: what `Task.cancel_reason` and the error of the result say.
+            grace: seconds between these means; None: what the Task's own grace says.
 
         Returns:
             False when it has ended already.
@@ -283,9 +300,9 @@ class TaskFuture(concurrent.futures.Future[TaskResult]):
         with self._lock:
             if self.done():
                 return False
-            self._cancelled_for = reason
+            self._cancel = (reason, grace)
             if self._run is not None:
-                self._run.cancel(reason)
+                self._run.cancel(reason, grace)
             return True
 
     def pause(self) -> None:
@@ -325,15 +342,15 @@ class TaskFuture(concurrent.futures.Future[TaskResult]):
             self.set_result(result)
 
     def _begin(self, prepare: Callable[[], Run], label: str) -> TaskResult:
-        if self._cancelled_for is None:
+        if self._cancel is None:
             run = prepare()
             with self._lock:
                 self._run = run
-                if self._cancelled_for is not None:
-                    run.cancel(self._cancelled_for)
+                if self._cancel is not None:
+                    run.cancel(*self._cancel)
             self._reached.set()
             return run.execute()
-        error = TaskCancelledError(f"{label} was cancelled before it started: {self._cancelled_for}".rstrip(": "))
+        error = TaskCancelledError(f"{label} was cancelled before it started: {self._cancel[0]}".rstrip(": "))
         error.result = TaskResult(name=label, status=Status.CANCELLED, error=error)
         return error.result
 

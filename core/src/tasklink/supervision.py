@@ -28,11 +28,10 @@ from tasklink.doorbell import Doorbell
 from tasklink.errors import CommunicatorError, EndOfMessages, SignalNotDeliveredError, TaskNotStartedError
 from tasklink.escalation import Escalation, Step
 from tasklink.hooks import TaskInfo
-from tasklink.inbox import Inbox
 from tasklink.link import Link
 from tasklink.message import Message
-from tasklink.output import OutputKeeper
 from tasklink.plan import CODECS
+from tasklink.reception import Reception
 from tasklink.result import Status, TaskResult, Traffic
 from tasklink.verdict import Ending, Evidence, judge
 
@@ -55,8 +54,6 @@ START_SECONDS = 60.0
 # Then the loop looks at everything else again.
 MESSAGES_AT_ONCE = 256
 
-RECEIPTS = frozenset({vocabulary.RESULT, vocabulary.FAILURE, vocabulary.CANCELLED, vocabulary.REFUSED})
-
 
 class Run:
     """One run. `execute` belongs to one thread; `signal`, `cancel`, `pause`, `resume` and `follow` to any.
@@ -70,14 +67,13 @@ class Run:
         spec = plan.spec
         self._plan = plan
         self._observers = observers
-        self._info = TaskInfo(run_id=uuid.uuid4().hex, name=spec.label, communicators=plan.names)
         self._evidence = Evidence(label=spec.label, command=plan.order is None)
-        self._link = Link([], routes=spec.routes, encoding=CODECS[spec.codec], on_broken=self._tell_of_broken)
+        info = TaskInfo(run_id=uuid.uuid4().hex, name=spec.label, communicators=plan.names)
+        self._reception = Reception(spec, info, self._evidence, observers)
+        self._link = Link([], routes=spec.routes, encoding=CODECS[spec.codec], on_broken=self._reception.broken)
         self._process: Process | None = None
         self._clock = _Clock(timeout=spec.timeout, escalation=Escalation(spec.grace or 0.0))
         self._order_thread: threading.Thread | None = None
-        self._outputs = {vocabulary.STDOUT: OutputKeeper(spec.stdout), vocabulary.STDERR: OutputKeeper(spec.stderr)}
-        self._inbox = Inbox(keep=spec.keep_messages)
         self._wishes: deque[Callable[[], None]] = deque()
         self._bell = Doorbell()
         self._can_talk = threading.Event()  # START is written, or the run is over
@@ -96,16 +92,14 @@ class Run:
         with ExitStack() as stack:
             stack.enter_context(self._plan)
             stack.callback(self._close)
-            for output in self._outputs.values():
-                stack.enter_context(output)
+            stack.enter_context(self._reception)
             try:
                 self._process = stack.enter_context(self._plan.start())
             except TaskNotStartedError as error:
                 self._evidence.not_started = error
                 return self._conclude()
             self._clock.start(start_timeout=None if self._evidence.command else START_SECONDS)
-            self._info = attrs.evolve(self._info, pid=self._process.pid)
-            self._observers.task_started(self._info)
+            self._reception.started(self._process.pid)
             try:
                 with selectors.DefaultSelector() as selector:
                     self._look_out(selector)
@@ -168,7 +162,7 @@ class Run:
         """Take in what is there; True when there may be more."""
         try:
             for _ in range(MESSAGES_AT_ONCE):
-                self._hear(self._link.read(timeout=0))
+                self._reception.take(self._link.read(timeout=0))
         except (TimeoutError, EndOfMessages):
             return False
         return True
@@ -181,53 +175,20 @@ class Run:
         with suppress(EndOfMessages):
             while monotonic() < deadline:
                 try:
-                    self._hear(self._link.read(timeout=0))
+                    self._reception.take(self._link.read(timeout=0))
                 except TimeoutError:
                     if not poll.poll(0):
                         return
-
-    def _hear(self, message: Message) -> None:
-        signal_ = message.signal
-        if signal_ in vocabulary.OUTPUT:
-            self._hear_output(message)
-        elif signal_ is None or not signal_.startswith(vocabulary.PREFIX):
-            self._inbox.put(message)
-            self._observers.message_received(self._info, message)
-        elif signal_ == vocabulary.PROGRESS:
-            self._hear_progress(*vocabulary.texts(message)[:3])
-        elif signal_ == vocabulary.LOG:
-            self._observers.log(self._info, *vocabulary.texts(message)[:3])
-        elif signal_ == vocabulary.HELLO:
-            self._evidence.hello = True
-            self._clock.hello()
-        elif signal_ == vocabulary.PAUSED:
-            self._clock.pause_deadline = None
-        elif signal_ in RECEIPTS and self._evidence.receipt is None:
-            self._evidence.receipt = message
-        # Other reserved signals belong to later versions.
-
-    def _hear_output(self, message: Message) -> None:
-        assert message.payload is not None
-        assert message.signal is not None
-        data = bytes(message.payload.buffers[0])
-        self._outputs[message.signal].keep(data)
-        self._observers.output_received(self._info, message.signal.removeprefix(vocabulary.PREFIX), data)
-
-    def _hear_progress(self, done: str, total: str = "", note: str = "") -> None:
-        try:
-            numbers = float(done), float(total) if total else None
-        except ValueError:
-            self._observers.log(self._info, "warning", "tasklink", f"progress that is no number: {done[:40]!r}")
-        else:
-            self._observers.progress(self._info, *numbers, note)
-
-    def _tell_of_broken(self, name: str, error: CommunicatorError) -> None:
-        self._observers.communicator_broken(self._info, name, error)
 
     # Ending it
 
     def _act_on_time(self) -> None:
         now = monotonic()
+        if self._evidence.hello:
+            self._clock.hello_deadline = None
+        if self._reception.rests:
+            self._reception.rests = False
+            self._clock.pause_deadline = None
         step = self._clock.escalation.due(now)
         if step is not None:
             self._take(step)
@@ -237,19 +198,19 @@ class Run:
         if self._clock.pause_overdue(now):
             self._stop()
 
-    def _end(self, ending: Ending) -> None:
-        """Begin to end the run; what was begun goes on."""
-        if self._evidence.ending is None:
-            self._evidence.ending = ending
+    def _end(self, ending: Ending, grace: float | None = None) -> None:
+        """Begin to end the run; what was begun goes on, or begins anew if it is given a grace of its own."""
+        if grace is not None:
+            self._clock.escalation = Escalation(grace)
+        if self._evidence.ending is None or grace is not None:
+            self._evidence.ending = self._evidence.ending or ending
             steps = [Step.TERMINATE, Step.KILL] if self._plan.order is None else list(Step)
             self._clock.escalation.begin(steps, monotonic())
 
     def _end_quickly(self) -> None:
         """End the run although the loop was interrupted; a second interrupt ends it at once."""
         assert self._process is not None
-        self._end(Ending(Status.CANCELLED, "the Executor was interrupted"))
-        self._clock.escalation = Escalation(INTERRUPT_GRACE)
-        self._clock.escalation.begin([Step.ASK, Step.TERMINATE, Step.KILL], monotonic())
+        self._end(Ending(Status.CANCELLED, "the Executor was interrupted"), INTERRUPT_GRACE)
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._process, selectors.EVENT_READ)
@@ -316,9 +277,9 @@ class Run:
         except CommunicatorError as error:
             raise SignalNotDeliveredError(f"{label} could not be sent {name!r}: it has ended") from error
 
-    def cancel(self, reason: str = "") -> None:
-        """Have the Task ended: asked first, then by SIGTERM, then by SIGKILL."""
-        self._wish(lambda: self._end(Ending(Status.CANCELLED, reason)))
+    def cancel(self, reason: str = "", grace: float | None = None) -> None:
+        """Have the Task ended: asked, then by SIGTERM, then by SIGKILL; between them this grace, or else the Task's."""
+        self._wish(lambda: self._end(Ending(Status.CANCELLED, reason), grace))
 
     def pause(self) -> None:
         """Have the Task come to rest; it is stopped by the system if it does not within the grace."""
@@ -330,7 +291,7 @@ class Run:
 
     def follow(self) -> Iterator[Message]:
         """Give what `report` and `signal` send, as it comes; ends with the run."""
-        return self._inbox.follow()
+        return self._reception.inbox.follow()
 
     def _wish(self, wish: Callable[[], None]) -> None:
         with self._lock:
@@ -347,8 +308,8 @@ class Run:
 
     def _conclude(self) -> TaskResult:
         evidence = self._evidence
-        evidence.stderr = self._outputs[vocabulary.STDERR].tail
-        evidence.messages = self._inbox.count
+        evidence.stderr = self._reception.stderr
+        evidence.messages = self._reception.inbox.count
         verdict = judge(evidence)
         result = TaskResult(
             name=evidence.label,
@@ -357,17 +318,17 @@ class Run:
             error=verdict.error,
             exit_code=evidence.exit.code if evidence.exit else None,
             signal_name=evidence.exit.signal_name if evidence.exit else None,
-            stdout=self._outputs[vocabulary.STDOUT].tail,
+            stdout=self._reception.stdout,
             stderr=evidence.stderr,
-            messages=self._inbox.messages,
+            messages=self._reception.inbox.messages,
             missing=tuple(self._link.missing),
             duration=self._clock.duration,
             communicators=self._traffic(),
-            pid=self._info.pid,
+            pid=self._reception.info.pid,
         )
         if verdict.error is not None:
             verdict.error.result = result
-        self._observers.task_ended(self._info, result)
+        self._observers.task_ended(self._reception.info, result)
         return result
 
     def _traffic(self) -> dict[str, Traffic]:
@@ -385,7 +346,6 @@ class Run:
         self._can_talk.set()
         if self._order_thread is not None:
             self._order_thread.join()
-        self._inbox.close()
 
 
 @attrs.define
@@ -394,6 +354,7 @@ class _Clock:
 
     Attributes:
         pause_deadline: when a Task that was asked to pause is stopped; None when that is not due.
+        hello_deadline: when a Task that has not spoken is ended; None when that is not due.
     """
 
     timeout: float | None
@@ -401,19 +362,16 @@ class _Clock:
     pause_deadline: float | None = attrs.field(default=None, init=False)
     _started: float | None = attrs.field(default=None, init=False)
     _stopped: float | None = attrs.field(default=None, init=False)
-    _hello_deadline: float | None = attrs.field(default=None, init=False)
+    hello_deadline: float | None = attrs.field(default=None, init=False)
     _deadline: float | None = attrs.field(default=None, init=False)
 
     def start(self, start_timeout: float | None) -> None:
         self._started = monotonic()
-        self._hello_deadline = None if start_timeout is None else self._started + start_timeout
+        self.hello_deadline = None if start_timeout is None else self._started + start_timeout
         self._deadline = None if self.timeout is None else self._started + self.timeout
 
     def stop(self) -> None:
         self._stopped = monotonic()
-
-    def hello(self) -> None:
-        self._hello_deadline = None
 
     @property
     def duration(self) -> float:
@@ -421,7 +379,7 @@ class _Clock:
 
     def time_left(self) -> float | None:
         """Seconds until something is due; None when nothing is."""
-        deadlines = (self.escalation.deadline, self._deadline, self._hello_deadline, self.pause_deadline)
+        deadlines = (self.escalation.deadline, self._deadline, self.hello_deadline, self.pause_deadline)
         due = [deadline for deadline in deadlines if deadline is not None]
         return max(0.0, min(due) - monotonic()) if due else None
 
@@ -431,8 +389,8 @@ class _Clock:
             self._deadline = None
             assert self.timeout is not None
             return Ending(Status.TIMED_OUT, f"its time of {self.timeout:g} s was up")
-        if self._hello_deadline is not None and now >= self._hello_deadline:
-            self._hello_deadline = None
+        if self.hello_deadline is not None and now >= self.hello_deadline:
+            self.hello_deadline = None
             return Ending(Status.NOT_STARTED, f"its process did not speak within {START_SECONDS:g} s")
         return None
 
