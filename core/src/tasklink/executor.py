@@ -62,8 +62,8 @@ class Executor:
         PluginError: an observer cannot be used.
 
     >>> with Executor() as executor:
-    ...     executor.run("builtins:divmod_of").status
-    <Status.NOT_STARTED: 'not started'>
+    ...     executor.run("os:path.basename", p="/data/run17.h5").value
+    'run17.h5'
     """
 
     def __init__(
