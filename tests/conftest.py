@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -35,23 +36,33 @@ def executor(protocol):
         yield executor
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory):
+    """A folder for temporary files that nobody else on this machine uses."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind():
+def nothing_left_behind(temporary_folder):
     """Fail a test that leaves descriptors, processes, threads or files of tasklink behind."""
-    before = _state()
+    before = _state(temporary_folder)
     yield
-    after = _state()
+    after = _state(temporary_folder)
     left = {what: after[what] - before[what] for what in after if after[what] - before[what]}
     assert not left, f"left behind: {left}"
 
 
-def _state():
+def _state(temporary_folder):
     return {
         "descriptors": {f"{fd} -> {_target(fd)}" for fd in os.listdir("/proc/self/fd") if _target(fd)},
         "processes": {process.pid for process in psutil.Process().children(recursive=True)},
         "threads": {thread.name for thread in threading.enumerate() if thread.is_alive()},
-        "shared memory": set(os.listdir("/dev/shm")),
-        "temporary folders": {path.name for path in Path("/tmp").glob("tasklink*")},
+        "shared memory": {path.name for path in Path("/dev/shm").glob("*tasklink*")},
+        "temporary files": {path.name for path in temporary_folder.iterdir()},
     }
 
 

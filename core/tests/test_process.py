@@ -7,27 +7,25 @@ import os
 import selectors
 import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from tasklink.errors import ClosedError, TaskNotStartedError
-from tasklink.guardian import Guardian, open_end, wait_for_ends
+from tasklink.guardian import Guardian
 from tasklink.process import ExitStatus, Process
+from tasklink.sentinel import wait_for_ends
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-IGNORES_SIGTERM = (
-    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
-)
+pytestmark = pytest.mark.usefixtures("clean")
+
 DAEMON = """
 import os, time
 pid = os.fork()
@@ -37,28 +35,6 @@ if pid == 0:
     time.sleep(60)
 os.waitpid(pid, 0)
 """
-
-
-def holdings() -> tuple[list[str], list[int]]:
-    """The descriptors and the children of this process."""
-    return sorted(path.name for path in Path("/proc/self/fd").iterdir()), sorted(
-        child.pid for child in psutil.Process().children()
-    )
-
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    """Every test leaves the descriptors and the children, zombies included, as they were."""
-    before = holdings()
-    yield
-    assert holdings() == before
-
-
-@pytest.fixture
-def guardian(clean: None) -> Iterator[Guardian]:
-    """A guardian that is closed at the end."""
-    with Guardian() as guardian:
-        yield guardian
 
 
 @contextmanager
@@ -95,11 +71,6 @@ def talking(guardian: Guardian, *argv: str, **options: object) -> Iterator[tuple
         os.close(reader)
 
 
-def python(code: str) -> tuple[str, ...]:
-    """The command of a small Python program."""
-    return (sys.executable, "-I", "-S", "-c", code)
-
-
 def everything(reader: int) -> bytes:
     """All that comes until the last writer is gone."""
     return b"".join(iter(lambda: os.read(reader, 65536), b""))
@@ -110,64 +81,23 @@ def ends(process: Process, within: float = 5) -> bool:
     return wait_for_ends([process.fileno()], within)
 
 
-@contextmanager
-def end_of(pid: int) -> Iterator[int]:
-    """What tells of the end of any process."""
-    end = open_end(pid)
-    try:
-        yield end
-    finally:
-        os.close(end)
-
-
 class TestStart:
-    """What a process has from its start."""
+    """What a process has from its start; what every child has is in test_child."""
 
-    def test_it_leads_a_session_and_a_group(self, guardian: Guardian) -> None:
-        """The pid of the process is the number of its session and of its group."""
-        code = "import os; print(os.getpid(), os.getsid(0), os.getpgid(0))"
-        with talking(guardian, *python(code)) as (process, reader):
-            assert everything(reader).split() == [str(process.pid).encode()] * 3
-
-    def test_standard_descriptors(self, guardian: Guardian) -> None:
-        """0, 1 and 2 are what was asked for; a 0 that was not is empty."""
+    def test_it_has_what_was_asked_for(self, guardian: Guardian, python: tuple[str, ...], tmp_path: Path) -> None:
+        """Arguments, environment, working directory and descriptors are those that were given."""
         reader, writer = os.pipe()
-        code = "import sys; sys.stderr.write(repr(sys.stdin.read()))"
-        with started(guardian, *python(code), standard={2: writer}):
+        code = "import os, sys; os.write(int(sys.argv[1]), f'{os.environ} {os.getcwd()}'.encode())"
+        env = {"A": "1", "LC_CTYPE": "C.UTF-8"}
+        with started(guardian, *python, code, str(writer), env=env, cwd=tmp_path, inherited=[writer]):
             os.close(writer)
-            assert everything(reader) == b"''"
+            assert everything(reader).decode() == f"environ({env}) {tmp_path}"
         os.close(reader)
-
-    def test_descriptors_are_those_that_were_named(self, guardian: Guardian) -> None:
-        """An inherited descriptor keeps its number; no other one of ours is there."""
-        given, other = os.pipe()
-        os.set_inheritable(other, True)
-        code = "import os; print(*(n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)))"
-        with talking(guardian, *python(code), inherited=[given]) as (_, reader):
-            assert sorted(everything(reader).split()) == sorted(str(n).encode() for n in (0, 1, 2, given))
-        os.close(given)
-        os.close(other)
 
     def test_inherited_descriptors_are_above_the_standard_ones(self, guardian: Guardian) -> None:
         """A number that is both would go to the one or the other by chance: it is refused."""
         with pytest.raises(ValueError, match=r"\[2\]"), started(guardian, "true", inherited=[2]):
             pass
-
-    def test_signals_are_at_their_defaults(self, guardian: Guardian) -> None:
-        """SIGPIPE, which Python ignores, is not ignored in a Task; what is handled here is not either."""
-        before = signal.signal(signal.SIGUSR1, lambda *_: None)
-        try:
-            with talking(guardian, "grep", "-E", "SigBlk|SigIgn", "/proc/self/status") as (_, reader):
-                assert [int(line.split()[1], 16) for line in everything(reader).splitlines()] == [0, 0]
-        finally:
-            signal.signal(signal.SIGUSR1, before)
-
-    def test_environment_and_directory(self, guardian: Guardian, tmp_path: Path) -> None:
-        """They are those that were asked for, and no others."""
-        with talking(guardian, "/usr/bin/env", env={"A": "1"}) as (_, reader):
-            assert everything(reader) == b"A=1\n"
-        with talking(guardian, "pwd", cwd=tmp_path) as (_, reader):
-            assert everything(reader) == os.fsencode(tmp_path) + b"\n"
 
     def test_the_thread_that_started_it_may_end(self, guardian: Guardian) -> None:
         """The process outlives the thread from which it was started."""
@@ -185,16 +115,6 @@ class TestStart:
             assert not process.ended()
             os.close(writer)
             assert process.reap() == ExitStatus(code=0)
-
-    def test_without_the_binding_of_pidfd_open(self, guardian: Guardian, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A Python that was built without os.pidfd_open asks the kernel itself."""
-        monkeypatch.delattr(os, "pidfd_open", raising=False)
-        with started(guardian, "sleep", "60") as process:
-            assert not process.ended()
-            process.send(signal.SIGTERM)
-            assert process.reap().signal_name == "SIGTERM"
-        with pytest.raises(OSError, match="Invalid argument"):
-            open_end(-1)
 
 
 class TestStartFailure:
@@ -270,7 +190,7 @@ class TestStartFailure:
         assert "environment" in self.why(guardian, "true", env={"a=b": ""})[1]
         assert "its command is empty" in self.why(guardian)[1]
 
-    def test_guardian_that_cannot_watch(self, clean: None) -> None:
+    def test_guardian_that_cannot_watch(self) -> None:
         """What nobody would guard is not left running."""
 
         class Closing(Guardian):
@@ -281,18 +201,7 @@ class TestStartFailure:
         with pytest.raises(ClosedError):
             Process.start(["sleep", "60"], standard={}, inherited=(), guardian=Closing())
 
-    def test_end_that_cannot_be_watched(self, guardian: Guardian, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A process of which no descriptor is to be had is not left running."""
-
-        def refuse(pid: int) -> int:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-        guardian.start()
-        monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
-        number, text = self.why(guardian, "sleep", "60")
-        assert (number, "no descriptors left" in text) == (errno.EMFILE, True)
-
-    def test_descriptors_run_out_anywhere(self) -> None:
+    def test_descriptors_run_out_anywhere(self, run_host: Callable[[str], str]) -> None:
         """With so many descriptors left and no more, a start succeeds or fails as a whole, and says why."""
         host = """
 import itertools, os, resource
@@ -323,7 +232,7 @@ for free, early in itertools.product(range(24), (False, True)):
         pass
 print(*sorted(outcomes))
 """
-        assert run(host) == "guardian started task\n"
+        assert run_host(host) == "guardian started task\n"
 
     @staticmethod
     def executable(path: Path, content: bytes) -> Path:
@@ -336,12 +245,12 @@ print(*sorted(outcomes))
 class TestSend:
     """Signals to the group."""
 
-    def test_it_reaches_the_whole_group(self, guardian: Guardian) -> None:
+    def test_it_reaches_the_whole_group(self, guardian: Guardian, end_of: Callable[[int], int]) -> None:
         """A child of the Task gets the signal too."""
         with talking(guardian, "sh", "-c", "sleep 60 & echo $!; wait") as (process, reader):
-            with end_of(int(os.read(reader, 100))) as child:
-                process.send(signal.SIGTERM)
-                assert wait_for_ends([child, process.fileno()], 5)
+            child = end_of(int(os.read(reader, 100)))
+            process.send(signal.SIGTERM)
+            assert wait_for_ends([child, process.fileno()], 5)
             assert process.reap() == ExitStatus(signal=signal.SIGTERM)
 
     def test_at_the_first_moment(self, guardian: Guardian) -> None:
@@ -364,9 +273,9 @@ class TestSend:
             assert process.reap().signal_name == "SIGTERM"
             assert not process.stopped()
 
-    def test_process_that_ignores_sigterm(self, guardian: Guardian) -> None:
+    def test_process_that_ignores_sigterm(self, guardian: Guardian, stubborn: tuple[str, ...]) -> None:
         """SIGTERM leaves it alive, SIGKILL does not."""
-        with talking(guardian, *python(IGNORES_SIGTERM)) as (process, reader):
+        with talking(guardian, *stubborn) as (process, reader):
             assert os.read(reader, 100) == b"ready\n"
             process.send(signal.SIGTERM)
             assert not ends(process, 0.1)
@@ -382,17 +291,17 @@ class TestSend:
             process.send(signal.SIGTERM)
         process.send(signal.SIGTERM)
 
-    def test_reaped_by_somebody_else(self, guardian: Guardian) -> None:
+    def test_reaped_by_somebody_else(self, guardian: Guardian, end_of: Callable[[int], int]) -> None:
         """A pid that is free again is not signalled, although a group has that number still."""
         with talking(guardian, "sh", "-c", "sleep 60 & echo $!") as (process, reader):
             child = int(os.read(reader, 100))
             os.waitpid(process.pid, 0)
-            with end_of(child) as end:
-                process.send(signal.SIGKILL)
-                assert process.reap() == ExitStatus()
-                assert not wait_for_ends([end], 0.1)
-                os.kill(child, signal.SIGKILL)
-                assert wait_for_ends([end], 5)
+            end = end_of(child)
+            process.send(signal.SIGKILL)
+            assert process.reap() == ExitStatus()
+            assert not wait_for_ends([end], 0.1)
+            os.kill(child, signal.SIGKILL)
+            assert wait_for_ends([end], 5)
 
 
 class TestReap:
@@ -440,7 +349,7 @@ class TestReap:
             assert status.signal_name is None
             assert "unknown" in status.description
 
-    def test_sigchld_ignored(self) -> None:
+    def test_sigchld_ignored(self, run_host: Callable[[str], str]) -> None:
         """Where the kernel reaps every child at once, runs end and their status is unknown."""
         host = """
 import signal
@@ -452,43 +361,45 @@ with Guardian() as guardian:
         with Process.start(["true"], standard={}, inherited=(), guardian=guardian) as process:
             assert process.reap() == ExitStatus(), process
 """
-        assert run(host) == ""
+        assert run_host(host) == ""
 
-    def test_descendants_are_killed(self, guardian: Guardian) -> None:
+    def test_descendants_are_killed(self, guardian: Guardian, end_of: Callable[[int], int]) -> None:
         """What the Task left in its group dies, so that its output ends with it."""
         with talking(guardian, "sh", "-c", "sleep 60 & echo $!") as (process, reader):
-            with end_of(int(os.read(reader, 100))) as child:
-                assert ends(process)
-                assert not wait_for_ends([child], 0)
-                before = time.monotonic()
-                assert process.reap() == ExitStatus(code=0)
-                assert wait_for_ends([child], 5)
+            child = end_of(int(os.read(reader, 100)))
+            assert ends(process)
+            assert not wait_for_ends([child], 0)
+            before = time.monotonic()
+            assert process.reap() == ExitStatus(code=0)
+            assert wait_for_ends([child], 5)
             assert everything(reader) == b""
             assert time.monotonic() - before < 1
 
-    def test_descendants_are_left(self, guardian: Guardian) -> None:
+    def test_descendants_are_left(self, guardian: Guardian, end_of: Callable[[int], int]) -> None:
         """Those who shall live do, whatever becomes of the guardian."""
         with talking(guardian, "sh", "-c", "sleep 60 & echo $!") as (process, reader):
             child = int(os.read(reader, 100))
             process.reap(leave_descendants=True)
             guardian.close()
-            with end_of(child) as end:
-                assert not wait_for_ends([end], 0.1)
-                os.kill(child, signal.SIGKILL)
-                assert wait_for_ends([end], 5)
+            end = end_of(child)
+            assert not wait_for_ends([end], 0.1)
+            os.kill(child, signal.SIGKILL)
+            assert wait_for_ends([end], 5)
 
-    def test_descendant_in_a_session_of_its_own(self, guardian: Guardian) -> None:
+    def test_descendant_in_a_session_of_its_own(
+        self, guardian: Guardian, end_of: Callable[[int], int], python: tuple[str, ...]
+    ) -> None:
         """The limit: it is not in the group, and lives on."""
-        with talking(guardian, *python(DAEMON)) as (process, reader):
+        with talking(guardian, *python, DAEMON) as (process, reader):
             child = int(os.read(reader, 100))
             process.send(signal.SIGKILL)
             process.reap()
-            with end_of(child) as end:
-                assert not wait_for_ends([end], 0.1)
-                os.kill(child, signal.SIGKILL)
-                assert wait_for_ends([end], 5)
+            end = end_of(child)
+            assert not wait_for_ends([end], 0.1)
+            os.kill(child, signal.SIGKILL)
+            assert wait_for_ends([end], 5)
 
-    def test_again_and_again(self, guardian: Guardian) -> None:
+    def test_again_and_again(self, guardian: Guardian, holdings: Callable[[], object]) -> None:
         """Fifty runs, and not a descriptor or a child more than before."""
         with started(guardian, "true") as process:
             process.reap()
@@ -502,16 +413,16 @@ with Guardian() as guardian:
 class TestClose:
     """What becomes of a process that nobody reaps."""
 
-    def test_what_was_not_reaped(self, guardian: Guardian) -> None:
+    def test_what_was_not_reaped(self, guardian: Guardian, stubborn: tuple[str, ...]) -> None:
         """It is killed and reaped, with what is in its group."""
-        with talking(guardian, *python(IGNORES_SIGTERM)) as (process, reader):
+        with talking(guardian, *stubborn) as (process, reader):
             assert os.read(reader, 100) == b"ready\n"
             process.close()
             assert everything(reader) == b""
             assert process.fileno() == -1
             process.close()
 
-    def test_in_a_forked_child(self) -> None:
+    def test_in_a_forked_child(self, run_host: Callable[[str], str]) -> None:
         """The child of a fork can neither signal nor reap what its parent started, nor end it by closing."""
         host = """
 import os, signal
@@ -538,9 +449,9 @@ with guardian, Process.start(["cat"], standard={0: reader}, inherited=(), guardi
     assert os.waitpid(child, 0)[1] == 0
     assert process.reap().signal_name == "SIGTERM"
 """
-        assert run(host) == ""
+        assert run_host(host) == ""
 
-    def test_interrupted_start(self) -> None:
+    def test_interrupted_start(self, run_host: Callable[[str], str]) -> None:
         """Ctrl-C at any moment of a start leaves no child."""
         host = """
 import os, random, signal, threading
@@ -575,14 +486,4 @@ while True:  # until the last of the threads has closed its process
         break
 print("no child is left")
 """
-        assert run(host) == "no child is left\n"
-
-
-def run(host: str) -> str:
-    """Run a program that uses tasklink in an interpreter of its own; what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", host], capture_output=True, text=True, timeout=50, check=False
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    return done.stdout
+        assert run_host(host) == "no child is left\n"

@@ -10,10 +10,6 @@ Rules of this file:
 
 What a signal does not reach is a descendant that went into a session or a group of its own: a daemon, or what an
 interactive shell starts.
-
-The child has the default actions of SIGPIPE, SIGXFSZ and of every signal that is handled here. A signal that is ignored
-here, or blocked in the thread that starts the child, is so in the child. To unblock it meanwhile would let loose upon
-this process what its application chose to hold back, and code between fork and exec is not safe beside threads.
 """
 
 from __future__ import annotations
@@ -30,8 +26,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import attrs
 
+from tasklink.child import P_PIDFD, reap_child, spawn, unreaped
 from tasklink.errors import TaskNotStartedError
-from tasklink.guardian import P_PIDFD, PATIENCE, reap_child, spawn, unreaped, wait_for_ends
+from tasklink.guardian import PATIENCE
+from tasklink.sentinel import wait_for_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

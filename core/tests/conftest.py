@@ -1,0 +1,110 @@
+"""What the tests of processes share: commands, hosts, and a look at what is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tasklink.guardian import Guardian
+from tasklink.sentinel import open_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+IGNORES_SIGTERM = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+)
+
+
+def _holdings() -> tuple[list[str], list[int]]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir()), sorted(
+        child.pid for child in psutil.Process().children()
+    )
+
+
+@contextmanager
+def _group(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _run_host(host: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", host],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout
+
+
+@pytest.fixture
+def holdings() -> Callable[[], tuple[list[str], list[int]]]:
+    """A look at the descriptors and the children, zombies included, of this process."""
+    return _holdings
+
+
+@pytest.fixture
+def clean() -> Iterator[None]:
+    """The test leaves the descriptors and the children of this process as they were."""
+    before = _holdings()
+    yield
+    assert _holdings() == before
+
+
+@pytest.fixture
+def guardian(clean: None) -> Iterator[Guardian]:
+    """A guardian that is closed at the end."""
+    with Guardian() as guardian:
+        yield guardian
+
+
+@pytest.fixture
+def end_of(clean: None) -> Iterator[Callable[[int], int]]:
+    """Open what tells of the end of a process, as `open_end` does; closed at the end."""
+    with ExitStack() as opened:
+
+        def end_of(pid: int) -> int:
+            end = open_end(pid)
+            opened.callback(os.close, end)
+            return end
+
+        yield end_of
+
+
+@pytest.fixture
+def group() -> Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]:
+    """Start a command that leads a group and whose output can be read; killed and reaped when the context ends."""
+    return _group
+
+
+@pytest.fixture
+def python() -> tuple[str, ...]:
+    """The command of a small Python program, but for its code."""
+    return (sys.executable, "-I", "-S", "-c")
+
+
+@pytest.fixture
+def stubborn(python: tuple[str, ...]) -> tuple[str, ...]:
+    """The command of a program that ignores SIGTERM, once it has written a line that says `ready`."""
+    return (*python, IGNORES_SIGTERM)
+
+
+@pytest.fixture
+def run_host() -> Callable[[str], str]:
+    """Run a program that uses tasklink in an interpreter of its own; what it prints. It writes no error."""
+    return _run_host
