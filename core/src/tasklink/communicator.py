@@ -46,6 +46,7 @@ from tasklink.message import Message
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Any, ClassVar, Self, Union
 
@@ -237,10 +238,20 @@ class Listener(ABC):
         address: what the peer needs.
         output: captures the Task's standard output and error, where the communicator does that: a Listener of its own,
             whose communicator gives captured bytes as messages with the signals `vocabulary.STDOUT` and `STDERR`.
+        directories: what it has made in the file system, and removes itself; the Executor's guardian does so when the
+            Executor is killed before.
+        preamble: what the Task's standard input begins with, where it is this Listener's (0 is among the
+            `standard_descriptors`). It is set before the Task starts; `accept` writes it before anything else goes
+            there, and has the communicator ready when all of it was taken.
+        without_descriptors: what to set, as `"named = true"`, for an Address that needs no descriptors; empty where
+            nothing helps.
     """
 
     address: Address
     output: Listener | None = None
+    directories: tuple[Path, ...] = ()
+    preamble: bytes = b""
+    without_descriptors: str = ""
 
     @property
     def standard_descriptors(self) -> Mapping[int, int]:

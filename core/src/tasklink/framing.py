@@ -11,8 +11,8 @@ A frame is a prefix and `length` further bytes. There are three kinds:
     PIECE     the next bytes of the message that was started
 
 One message at a time may be in pieces, and MESSAGE frames may stand between two pieces: so a cancel overtakes an array
-of a gigabyte by waiting for one piece of it. A START while another message is in pieces says that its writer has given
-up on that one (a time-out, an exception in a signal handler): it is forgotten.
+of a gigabyte by waiting for one piece of it. A PIECE of no bytes, or a START, says that the writer has given up on the
+message that is in pieces (a time-out, an exception in a signal handler): it is forgotten.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ PREFIX = Struct("<2sBBIQ")
 HEAD = Struct("<QQQBBBBI")
 _WHOLE_HEAD = Struct("<2sBBIQQQQBBBBI")
 assert _WHOLE_HEAD.size == PREFIX.size + HEAD.size
+# A whole frame: forget the message that is in pieces, if there is one.
+GIVEN_UP = PREFIX.pack(MAGIC, VERSION, PIECE, 0, 0)
 
 PIECE_BYTES = 1 << 20  # what a control message waits for at most
 MAX_BUFFERS = 1 << 16  # bounds what a table costs its reader: 512 KiB on the wire, 3 MiB in Python
@@ -319,11 +321,14 @@ class FrameDecoder:
             self._in_pieces = _Assembly(rank, header, lengths)
 
     def _parse_piece(self, length: int, frames: list[Frame]) -> bool:
+        self._start += PREFIX.size
+        if length == 0:
+            self._in_pieces = None
+            return True
         if self._in_pieces is None:
             raise ProtocolError("a piece came although no message was started")
-        if not 0 < length <= self._in_pieces.missing:
+        if length > self._in_pieces.missing:
             raise ProtocolError(f"a piece has {length} bytes where {self._in_pieces.missing} are missing")
-        self._start += PREFIX.size
         self._fill(self._in_pieces, length, frames)
         return self._filling is None
 

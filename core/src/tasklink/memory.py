@@ -75,6 +75,8 @@ class MemoryCommunicator(FramedCommunicator):
 
     def shut(self) -> None:
         """End both directions; see `FramedCommunicator.shut`."""
+        if self.forked:  # the bells ring in the parent too, and a lock may be held by a thread that does not exist here
+            return
         self._outgoing.end_writing()
         self._incoming.end_reading()
 
@@ -136,5 +138,6 @@ class _Channel:
             self.bell.close()
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> None:
-        if not self._changed.wait_for(lambda: ready() or self._writer_ended or self._reader_ended, timeout):
+        wait = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        if not self._changed.wait_for(lambda: ready() or self._writer_ended or self._reader_ended, wait):
             raise TimeoutError("the peer was not ready in time")

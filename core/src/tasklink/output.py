@@ -182,7 +182,7 @@ class OutputKeeper:
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            self._file = FileIO(self._path, "w")
+            self._file = FileIO(os.fspath(self._path), "w")  # as text, for the error
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,7 +12,7 @@ import attrs
 from tasklink import codec, config, vocabulary
 from tasklink.config import nearest
 from tasklink.errors import ConfigError
-from tasklink.launch import Invitation, anonymous_file, python_arguments
+from tasklink.launch import Invitation, anonymous_file, behind, passes_descriptors, python_arguments
 from tasklink.message import Message
 from tasklink.output import OutputListener
 from tasklink.process import Process
@@ -63,6 +63,7 @@ class Plan:
     inherited: list[int] = attrs.field(factory=list)
     order: Message | None = None
     _opened: ExitStack = attrs.field(factory=ExitStack, init=False)
+    _standard: dict[int, int] = attrs.field(factory=dict, init=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,7 +76,9 @@ class Plan:
         Raises:
             TaskNotStartedError: the system refuses; the text says what and why.
         """
-        standard = {number: fd for _, listener in self.channels for number, fd in listener.standard_descriptors.items()}
+        standard = dict(self._standard)
+        for _, listener in self.channels:
+            standard.update(listener.standard_descriptors)
         return Process.start(
             self.arguments,
             env=config.environment(self.spec.env) if self.spec.env else None,
@@ -95,10 +98,11 @@ class Plan:
         for protocol in protocols:
             if not (spoken_to or protocol.kind.capabilities.captures_output):
                 continue
-            listener = self._opened.enter_context(protocol.kind.listen(protocol.settings))
-            if spoken_to or listener.standard_descriptors:
+            listener = self._open(protocol)
+            carries_messages = protocol.kind.capabilities.carries_messages
+            if spoken_to or not carries_messages:
                 self.channels.append((protocol.name, listener))
-            if spoken_to and protocol.kind.capabilities.carries_messages:
+            if spoken_to and carries_messages:
                 opened.append((protocol.name, protocol.kind, listener))
             if listener.output is not None:
                 self._capture(protocol.name, listener.output)
@@ -107,12 +111,39 @@ class Plan:
             self.channels.append(("output", self._opened.enter_context(OutputListener(uncaptured))))
         return opened
 
+    def _open(self, protocol: Protocol) -> Listener:
+        listener = protocol.kind.listen(protocol.settings)
+        for directory in listener.directories:  # the guardian forgets it last, when it is removed
+            self._opened.callback(self.guardian.forget, directory)
+        self._opened.enter_context(listener)
+        for directory in listener.directories:
+            self.guardian.keep(directory)
+        return listener
+
     def _capture(self, name: str, listener: Listener) -> None:
         if not self._captured() & set(listener.standard_descriptors):
             self.channels.append((name, listener))
 
     def _captured(self) -> set[int]:
         return {number for _, listener in self.channels for number in listener.standard_descriptors}
+
+    def hand_over(self, handover: bytes) -> int:
+        """Have the process find the handover; gives the descriptor from which it reads it.
+
+        A launcher passes standard input on, and perhaps nothing else. There the handover is what the Listener that
+        owns standard input sends first, or else all that there is.
+        """
+        if not self.spec.prefix:
+            descriptor = anonymous_file(handover)
+            self.keep_open(descriptor)
+            return descriptor
+        owners = [listener for _, listener in self.channels if 0 in listener.standard_descriptors]
+        if owners:
+            owners[0].preamble = handover
+        else:
+            self._standard[0] = anonymous_file(handover)
+            self._opened.callback(os.close, self._standard[0])
+        return 0
 
     def keep_open(self, descriptor: int) -> None:
         """Have the process inherit a descriptor, which is closed with the plan."""
@@ -153,7 +184,7 @@ def make_plan(
     plan = Plan(spec=spec, guardian=guardian)
     try:
         if spec.command is not None:
-            plan.arguments = [*spec.prefix, *spec.arguments(parameters)]
+            plan.arguments = behind(spec.prefix, spec.arguments(parameters))
             plan.listen(protocols)
         else:
             plan.order = _order(spec, parameters)
@@ -177,19 +208,49 @@ def _invite(
     plan: Plan, protocols: Sequence[Protocol], folders: tuple[str, ...], bundle: Callable[[Iterable[str]], Path]
 ) -> None:
     spec = plan.spec
-    channels = [(name, kind, listener.address) for name, kind, listener in plan.listen(protocols)]
+    opened = plan.listen(protocols)
+    channels = [(name, kind, listener.address) for name, kind, listener in opened]
     _check_routes(spec, [name for name, _, _ in channels])
+    remedies = _remedies(opened) if spec.prefix else {}
+    _check_launchable(spec, remedies)
     foreign = spec.python is not None and str(spec.python) != sys.executable
     invitation = Invitation(
-        label=spec.label, channels=channels, routes=spec.routes, encoding=CODECS[spec.codec], folders=folders
+        label=spec.label,
+        channels=channels,
+        routes=spec.routes,
+        encoding=CODECS[spec.codec],
+        folders=folders,
+        prefix=spec.prefix,
+        remedies=remedies,
     )
-    handover = anonymous_file(invitation.pack(foreign=foreign))
-    plan.keep_open(handover)
+    handover = plan.hand_over(invitation.pack(foreign=foreign))
     for _, _, address in channels:
         plan.inherited += address.descriptors
     packages = {kind.__module__.partition(".")[0] for _, kind, _ in channels}
     python = str(spec.python or sys.executable)
-    plan.arguments = [*spec.prefix, *python_arguments(python, handover, bundle(packages) if foreign else None)]
+    arguments = python_arguments(python, handover, bundle(packages) if foreign else None)
+    plan.arguments = behind(spec.prefix, arguments)
+
+
+def _remedies(opened: Iterable[tuple[str, type[Communicator], Listener]]) -> dict[str, str]:
+    """What to do about each communicator whose descriptors do not reach the Task."""
+    remedies = {}
+    for name, _, listener in opened:
+        setting = listener.without_descriptors
+        instead = f"set {setting} in [communicators.{name}], or " if setting else ""
+        if listener.address.descriptors:
+            remedies[name] = f"{instead}leave {name!r} out"
+    return remedies
+
+
+def _check_launchable(spec: TaskSpec, remedies: Mapping[str, str]) -> None:
+    """Refuse what needs descriptors behind a launcher that may pass none on: before it has waited in a queue for us."""
+    if remedies and not passes_descriptors(spec.prefix):
+        needs = "; ".join(f"communicator {name!r} does: {remedy}" for name, remedy in remedies.items())
+        raise ConfigError(
+            f"{spec.label}: prefix = {list(spec.prefix)}: {spec.prefix[0]!r} is not known to pass descriptors on to "
+            f"what it starts, and what needs them cannot be used behind it; {needs}"
+        )
 
 
 def _check_routes(spec: TaskSpec, names: Sequence[str]) -> None:

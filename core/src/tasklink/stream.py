@@ -4,9 +4,13 @@ Rules of this file: descriptors are non-blocking, and every wait is a poll(2) of
 `close` rings. Nothing else wakes a thread that waits on a pipe: closing its descriptor does not.
 
 Three locks order the writers. `_large` lets one message at a time be in pieces. Each frame, a whole message or one
-piece, is written under `_frame`; and who wants `_frame` waits for it holding `_next`. So after each piece of a large
-message its writer finds `_next` taken by whoever came meanwhile, and is second: without it, a thread that releases
-a lock and takes it again at once keeps all others out for seconds.
+piece, is written under `_frame`; and who has a whole message holds `_small` while it waits for `_frame`. So after each
+piece its writer finds `_small` taken by whoever came meanwhile, and is second: without it, a thread that gives a lock
+back and takes it again at once keeps all others out for seconds.
+
+A signal handler may raise between any two bytecodes (a user's Control-C, the time-out of a framework). It must not
+leave a lock taken, nor lose count of the bytes that the kernel has taken: `_alone` and `_Outgoing` are written for
+that. On the reading side it may cost the channel, but never gives wrong messages: `_midway`.
 
 writev(2) on a socket is sendmsg(2), and readv(2) is recvmsg(2), each without flags, so a Task that talks over an
 inherited socket needs no `socket` module (5 ms of its start). Python ignores SIGPIPE, so MSG_NOSIGNAL is not missed.
@@ -16,23 +20,26 @@ from __future__ import annotations
 
 import os
 import select
-from _thread import allocate_lock, get_ident
+from _thread import TIMEOUT_MAX, RLock
 from time import monotonic
 
 from tasklink import framing
 from tasklink.communicator import FramedCommunicator
 from tasklink.doorbell import Doorbell
-from tasklink.errors import BrokenError, BusyError, ClosedError, CommunicatorError, EndOfMessages
+from tasklink.errors import BrokenError, BusyError, EndOfMessages, ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Union
+    from typing import Callable, TypeVar, Union
+
+    from tasklink.errors import CommunicatorError
 
     Buffer = Union[bytes, bytearray, memoryview]
+    T = TypeVar("T")
 
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
+_LONGEST_POLL = 1_000_000.0  # seconds; poll(2) counts milliseconds in a C int
 
 
 class StreamCommunicator(FramedCommunicator):
@@ -47,22 +54,25 @@ class StreamCommunicator(FramedCommunicator):
     """
 
     def __init__(self, reader: int, writer: int, *, max_message: int | None = None) -> None:
-        super().__init__()
-        self._reader = reader
-        self._writer = writer
+        # First what may fail: an object that was never whole has nothing to close.
         for descriptor in (reader, writer):
             os.set_blocking(descriptor, False)
             os.set_inheritable(descriptor, False)
+        self._bell = Doorbell()
+        super().__init__()
+        self._reader = reader
+        self._writer = writer
         self._decoder = framing.FrameDecoder(max_message)
         self._arrived: Iterator[framing.Frame] = iter(())
         self._failure: CommunicatorError | None = None
-        self._reading = _Turn()
-        self._large = _Turn()
-        self._next = _Turn()
-        self._frame = _Turn()
-        self._tail = b""  # what is left of a frame whose writer was interrupted; goes out before anything else
-        self._bell: Doorbell | None = None
-        self._bell_made = allocate_lock()
+        self._midway = False  # bytes have been read that the decoder may not know of
+        self._outgoing: _Outgoing | None = None
+        self._given_up = False  # on a message in pieces, and the peer has not been told yet
+        self._released = False
+        self._reading = RLock()
+        self._large = RLock()
+        self._small = RLock()
+        self._frame = RLock()
 
     def fileno(self) -> int:
         """The descriptor that is read from; see `Communicator.fileno`."""
@@ -74,186 +84,221 @@ class StreamCommunicator(FramedCommunicator):
     def receive(self, timeout: float | None) -> framing.Frame:
         """Wait for one frame; see `FramedCommunicator.receive`."""
         deadline = _deadline(timeout)
-        with self._reading.taken(deadline):
-            while True:
-                frame = next(self._arrived, None)
-                if frame is not None:
-                    return frame
-                self._arrived = iter(self._read(deadline))
+        try:
+            return _alone(self._reading, deadline, self._next_frame, deadline)
+        finally:
+            if self._closed:
+                self._release()
 
-    def _read(self, deadline: float | None) -> list[framing.Frame]:
+    def _next_frame(self, deadline: float | None) -> framing.Frame:
+        while True:
+            self.check_usable()
+            frame = next(self._arrived, None)
+            if frame is not None:
+                return frame
+            try:
+                self._read(deadline)
+            except (BrokenError, ProtocolError) as error:
+                # Where the next frame begins is not known any more. A twin of the error, which holds no frames.
+                self._failure = type(error)(*error.args)
+                raise
+
+    def _read(self, deadline: float | None) -> None:
         """Read once, waiting until there is something to read."""
         if self._failure is not None:
             raise self._failure
-        try:
-            count = self._read_into(self._decoder.get_buffer(), deadline)
-            if count == 0:
-                self._decoder.finish()
-                raise EndOfMessages
-            frames = self._decoder.received(count)
-        except CommunicatorError as error:
-            if not self._closed:
-                self._failure = error  # where the next frame begins is not known any more
-            raise
+        if self._midway:
+            raise BrokenError("an exception, probably of a signal handler, interrupted the reading of a message")
+        count = self._read_some(deadline)
+        if count == 0:
+            self._decoder.finish()
+            raise EndOfMessages
+        frames = self._decoder.received(count)
+        self._arrived = iter(frames)
+        self._midway = False
         if not frames and deadline is not None and monotonic() >= deadline:
             # In a large message: the caller has other things to do, and the descriptor says when to come back.
             raise TimeoutError("no whole message has come in time")
-        return frames
 
-    def _read_into(self, buffer: memoryview, deadline: float | None) -> int:
+    def _read_some(self, deadline: float | None) -> int:
         while True:
+            self._midway = True
             try:
-                return os.readv(self._reader, [buffer])
+                count = os.readv(self._reader, [self._decoder.get_buffer()])
             except BlockingIOError:
+                self._midway = False
                 self._wait(self._reader, select.POLLIN, deadline)
+                continue
             except ConnectionResetError:
                 # A Unix socket says this instead of its end when the peer died with something unread. All that the
                 # peer wrote has been given before.
-                return 0
+                count = 0
             except OSError as error:
+                if error.errno is None:
+                    raise  # by a signal handler, not by the system
                 raise BrokenError(f"reading failed: {error}") from error
+            self._midway = count > 0
+            return count
 
     # Writing
 
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Send one frame, a large one in pieces; see `FramedCommunicator.send`."""
         deadline = _deadline(timeout)
-        size = sum(map(len, buffers))
-        if size <= framing.PIECE_BYTES:
-            self._send_frame(buffers, deadline)
-            return
-        with self._large.taken(deadline):
+        try:
+            if sum(map(len, buffers)) <= framing.PIECE_BYTES:
+                _alone(self._small, deadline, self._send_frame, buffers, deadline)
+            else:
+                _alone(self._large, deadline, self._send_pieces, buffers, deadline)
+        finally:
+            if self._closed:
+                self._release()
+
+    def _send_pieces(self, buffers: list[Buffer], deadline: float | None) -> None:
+        try:
             for frame in framing.split(buffers):
+                _alone(self._small, deadline, _let_others_go_first)
                 self._send_frame(frame, deadline)
+        except BaseException:
+            self._given_up = True
+            raise
 
     def _send_frame(self, frame: list[Buffer], deadline: float | None) -> None:
-        with self._next.taken(deadline):
-            self._frame.take(deadline)
-        try:
-            self.check_usable()
-            if self._tail:
-                self._write_all([self._tail], deadline)
-            self._write_all(frame, deadline)
-        finally:
-            self._frame.give()
+        _alone(self._frame, deadline, self._write_frame, frame, deadline)
 
-    def _write_all(self, buffers: list[Buffer], deadline: float | None) -> None:
-        pending = buffers
-        try:
-            while pending:
-                pending = _after(pending, self._write_some(pending, deadline))
-            self._tail = b""
-        finally:
-            # Out of time, or a signal handler raised: a frame that was begun must be ended before the next one.
-            if pending and pending is not buffers:
-                self._tail = b"".join(pending)
+    def _write_frame(self, frame: list[Buffer], deadline: float | None) -> None:
+        self.check_usable()
+        if self._outgoing is not None and self._outgoing.taken:
+            self._write_all(self._outgoing, deadline)  # a frame that was begun must be ended before the next one
+        if self._given_up:
+            self._write_all(_Outgoing([framing.GIVEN_UP]), deadline)
+            self._given_up = False
+        self._write_all(_Outgoing(frame), deadline)
+        self._outgoing = None
 
-    def _write_some(self, buffers: list[Buffer], deadline: float | None) -> int:
-        while True:
-            try:
-                return os.writev(self._writer, buffers[:_MOST_BUFFERS])
-            except BlockingIOError:
-                self._wait(self._writer, select.POLLOUT, deadline)
-            except OSError as error:
-                raise BrokenError(f"the peer is gone: {error}") from error
+    def _write_all(self, outgoing: _Outgoing, deadline: float | None) -> None:
+        self._outgoing = outgoing
+        try:
+            rest = outgoing.rest()
+            while rest:
+                self._write_some(outgoing.taken, rest[:_MOST_BUFFERS], deadline)
+                rest = outgoing.rest()
+        except BaseException:
+            if outgoing.taken:  # the rest goes out before the next frame, but its memory is the caller's again
+                outgoing.buffers = [bytes(buffer) for buffer in outgoing.buffers]
+            raise
+
+    def _write_some(self, taken: list[int], buffers: list[Buffer], deadline: float | None) -> None:
+        try:
+            taken.extend(map(os.writev, (self._writer,), (buffers,)))  # one call: see _Outgoing
+        except BlockingIOError:
+            self._wait(self._writer, select.POLLOUT, deadline)
+        except OSError as error:
+            if error.errno is None:
+                raise  # by a signal handler, not by the system
+            raise BrokenError(f"the peer is gone: {error}") from error
 
     # Waiting and closing
 
     def _wait(self, descriptor: int, event: int, deadline: float | None) -> None:
-        if deadline is not None and monotonic() >= deadline:
+        """Wait until the descriptor may be ready; whoever calls tries again.
+
+        Raises:
+            TimeoutError, ClosedError: as `Communicator.read`.
+        """
+        rest = None if deadline is None else deadline - monotonic()
+        if rest is not None and rest <= 0:
             raise TimeoutError("the peer was not ready in time")
         poll = select.poll()
         poll.register(descriptor, event)
-        poll.register(self._doorbell(), select.POLLIN)
-        ready = poll.poll(None if deadline is None else max(0, deadline - monotonic()) * 1000)
-        if self._closed:
-            raise ClosedError(f"this {type(self).__name__} was closed")
-        if not ready:
-            raise TimeoutError("the peer was not ready in time")
-
-    def _doorbell(self) -> Doorbell:
-        """The doorbell, made when a thread first has to wait: most Tasks of a moment never do."""
-        with self._bell_made:
-            if self._bell is None:
-                self._bell = Doorbell()
-                if self._closed:
-                    self._bell.ring()
-            return self._bell
+        poll.register(self._bell, select.POLLIN)
+        poll.poll(None if rest is None else min(rest, _LONGEST_POLL) * 1000)
+        self.check_usable()
 
     def shut(self) -> None:
         """Wake and wait out every thread, then release the descriptors; see `FramedCommunicator.shut`."""
-        if not self.forked:  # in a fork the threads that hold the locks do not exist
-            with self._bell_made:
-                if self._bell is not None:
-                    self._bell.ring()
-            self._reading.take(None)
-            self._next.take(None)
-            self._frame.take(None)
+        if self.forked:  # the threads that hold the locks do not exist here
+            self._close_descriptors()
+            return
+        self._bell.ring()
+        self._release()
+
+    def _release(self) -> None:
+        """Close the descriptors when no thread uses them any more.
+
+        A signal handler that closes cannot wait for the call that it interrupted; that one comes by on its way out.
+        """
+        if not (_is_mine(self._reading) or _is_mine(self._frame)):
+            _alone(self._reading, None, _alone, self._frame, None, self._close_descriptors)
+
+    def _close_descriptors(self) -> None:
+        if self._released:
+            return
+        self._released = True
         for descriptor in {self._reader, self._writer}:
             os.close(descriptor)
-        if self._bell is not None:
-            self._bell.close()
-        if not self.forked:
-            self._frame.give()
-            self._next.give()
-            self._reading.give()
+        self._bell.close()
 
 
-class _Turn:
-    """A lock that is waited for with a deadline, and refuses a signal handler that would wait for its own thread."""
+class _Outgoing:
+    """A frame, and how many of its bytes the kernel took with each call.
 
-    __slots__ = ("_lock", "_owner")
+    `taken` is a list that C code fills within the call that writes: a signal handler raises before it or after it, but
+    never between what was written and the note of it.
+    """
 
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._owner = 0
+    __slots__ = ("buffers", "taken")
 
-    def taken(self, deadline: float | None) -> _Turn:
-        """Take it for a with statement.
+    def __init__(self, buffers: list[Buffer]) -> None:
+        self.buffers = buffers
+        self.taken: list[int] = []
 
-        Raises:
-            TimeoutError, BusyError: as `take`.
-        """
-        self.take(deadline)
-        return self
+    def rest(self) -> list[Buffer]:
+        """What the kernel has not taken yet."""
+        count = sum(self.taken)
+        for index, buffer in enumerate(self.buffers):
+            if count < len(buffer):
+                return [memoryview(buffer)[count:], *self.buffers[index + 1 :]]
+            count -= len(buffer)
+        return []
 
-    def take(self, deadline: float | None) -> None:
-        """Wait for it.
 
-        Raises:
-            TimeoutError: others kept it until the deadline.
-            BusyError: this thread has it; only a signal handler gets here.
-        """
-        me = get_ident()
-        if self._owner == me:
-            raise BusyError("a signal handler interrupted this thread in the same call; send from another thread")
-        wait = -1.0 if deadline is None else max(0.0, deadline - monotonic())
-        if not self._lock.acquire(True, wait):
-            raise TimeoutError("other threads kept the communicator busy")
-        self._owner = me
+def _alone(lock: RLock, deadline: float | None, work: Callable[..., T], *arguments: object) -> T:
+    """Call `work` while no other thread does so under the same lock.
 
-    def give(self) -> None:
-        """Let the next one have it."""
-        self._owner = 0
-        self._lock.release()
+    Whenever a signal handler raises, the lock is given back: its own C code knows who has taken it.
 
-    def __enter__(self) -> None:
-        pass
+    Raises:
+        TimeoutError: others kept it until the deadline.
+        BusyError: this thread has it, and was interrupted by who calls now.
+    """
+    if _is_mine(lock):
+        raise BusyError("a signal handler or a finalizer interrupted this thread in the same call; use another thread")
+    try:
+        _take(lock, deadline)
+        try:
+            return work(*arguments)
+        finally:
+            lock.release()
+    except BaseException:
+        if _is_mine(lock):  # it was raised between acquire and try
+            lock.release()
+        raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.give()
+
+def _take(lock: RLock, deadline: float | None) -> None:
+    wait = -1.0 if deadline is None else min(max(0.0, deadline - monotonic()), TIMEOUT_MAX)
+    if not lock.acquire(True, wait):
+        raise TimeoutError("other threads kept the communicator busy")
+
+
+def _is_mine(lock: RLock) -> bool:
+    return lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # what threading.Condition asks, too
+
+
+def _let_others_go_first() -> None:
+    pass
 
 
 def _deadline(timeout: float | None) -> float | None:
     return None if timeout is None else monotonic() + timeout
-
-
-def _after(buffers: list[Buffer], count: int) -> list[Buffer]:
-    """What is left of the buffers when their first `count` bytes are gone."""
-    for index, buffer in enumerate(buffers):
-        if count < len(buffer):
-            return [memoryview(buffer)[count:], *buffers[index + 1 :]]
-        count -= len(buffer)
-    return []

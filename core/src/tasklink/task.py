@@ -41,7 +41,8 @@ class Task:
 
     _conversation: Conversation | None = None
 
-    def run(self, **parameters: Any) -> Any:
+    # With *args beside **parameters, type checkers take it for any signature at all: a Task has its own.
+    def run(self, *args: Any, **parameters: Any) -> Any:
         """Do the work. What this returns is the result of the run; any object will do.
 
         Raises:

@@ -212,4 +212,4 @@ def _story(evidence: Evidence, text: str) -> str:
     """Tell what happened, and the last that the Task said on its standard error."""
     lines = evidence.stderr.decode("utf-8", "backslashreplace").splitlines()
     last = "".join(f"\n  {line}" for line in lines[-_LINES_SHOWN:])
-    return f"{evidence.label} {text}" + (f". The end of its stderr:{last}" if last else "")
+    return f"{evidence.label} {text}" + (f"\nThe end of its stderr:{last}" if last else "")

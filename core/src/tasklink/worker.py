@@ -26,7 +26,7 @@ from tasklink.task import Conversation, Task, begin, end
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
 # sysexits.h: EX_PROTOCOL. The reason stands on stderr.
 NOT_CONNECTED = 76
@@ -39,11 +39,13 @@ def main(descriptor: int) -> None:
         descriptor: where the handover is read from: its length in 8 bytes, then a pickled dictionary.
     """
     handover = _read_handover(descriptor)
+    _check_descriptors(handover)
     if handover["path"] is not None:
         sys.path[:] = handover["path"]
     sys.path[:0] = handover["folders"]
     sys.argv = [handover["label"]]
     link = _connect(handover)
+    _put_away(descriptor)
     _prepare_output()
     sys.exit(serve(link, own_process=True))
 
@@ -95,7 +97,9 @@ def _run(order: Message, link: Link, conversation: Conversation) -> int:
     except TaskInterrupt:
         link.write(Message(None, vocabulary.CANCELLED))
     except BaseException as error:  # noqa: BLE001 - it is the Task's, and the Executor is told of all of it
-        link.write(_failure(vocabulary.FAILURE, error, link))
+        traceback = error.__traceback__
+        # Without the frame of this function: the traceback begins in the Task's own code.
+        link.write(_failure(vocabulary.FAILURE, error.with_traceback(traceback and traceback.tb_next), link))
         return 1
     return 0
 
@@ -226,10 +230,29 @@ def _join_threads() -> None:
 def _read_handover(descriptor: int) -> dict[str, Any]:
     length = int.from_bytes(_read_exactly(descriptor, 8), "little")
     handover = codec.Payload(codec.PICKLE, [_read_exactly(descriptor, length)]).decode()
-    if descriptor != 0:  # standard input goes on to carry messages
-        os.close(descriptor)
     assert isinstance(handover, dict)
     return handover
+
+
+def _check_descriptors(handover: dict[str, Any]) -> None:
+    """See that the launcher has passed on what was meant for us: nothing else may be taken for it."""
+    for descriptor, device, inode, text in handover["expected"]:
+        try:
+            found = os.fstat(descriptor)
+        except OSError:
+            _give_up(text)
+        if (found.st_dev, found.st_ino) != (device, inode):
+            _give_up(text)
+
+
+def _put_away(descriptor: int) -> None:
+    """Close what the handover was read from. A Task that reads standard input finds it empty, as it always does."""
+    if descriptor != 0:
+        os.close(descriptor)
+        return
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 def _read_exactly(descriptor: int, count: int) -> bytes:
@@ -260,7 +283,7 @@ def _connect(handover: dict[str, Any]) -> Link:
     return link
 
 
-def _give_up(reason: str) -> None:
+def _give_up(reason: str) -> NoReturn:
     sys.stderr.write(f"tasklink: {reason}\n")
     sys.stderr.flush()
     os._exit(NOT_CONNECTED)

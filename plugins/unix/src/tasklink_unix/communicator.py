@@ -9,25 +9,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from tasklink_unix.listener import SocketListener
+    from tasklink.communicator import Listener
     from tasklink_unix.settings import UnixSettings
 
 
 class SocketCommunicator(StreamCommunicator):
-    """Messages over one end of a Unix socket pair."""
+    """Messages over a Unix socket: one end of a pair that the Task inherits, or one that it connects by name."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    api: ClassVar[int] = 1
+    capabilities: ClassVar[Capabilities] = Capabilities(survives_launcher=True)
     settings: ClassVar[str] = "tasklink_unix.settings:UnixSettings"
 
     @classmethod
-    def listen(cls, settings: UnixSettings) -> SocketListener:
-        """Make the socket pair; see `Communicator.listen`."""
-        from tasklink_unix.listener import SocketListener  # noqa: PLC0415 - the Executor's side only
+    def listen(cls, settings: UnixSettings) -> Listener:
+        """Make the socket pair, or the socket with a name; see `Communicator.listen`."""
+        from tasklink_unix.listener import open_listener  # noqa: PLC0415 - the Executor's side only
 
-        return SocketListener(settings)
+        return open_listener(settings)
 
     @classmethod
     def connect(cls, address: Address) -> SocketCommunicator:
-        """Take over the inherited end; see `Communicator.connect`."""
-        (descriptor,) = address.descriptors
+        """Take over the inherited end, or connect and prove the key; see `Communicator.connect`."""
+        if address.descriptors:
+            (descriptor,) = address.descriptors
+        else:
+            from tasklink_unix.task_side import reach  # noqa: PLC0415 - with hmac behind it
+
+            descriptor = reach(address)
         return cls(descriptor, descriptor)

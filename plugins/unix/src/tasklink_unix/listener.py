@@ -1,4 +1,4 @@
-"""The Executor's side of the unix communicator until the Task has started."""
+"""The Executor's side of the unix communicator until the Task has started: a socket pair, or a socket with a name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,24 @@ if TYPE_CHECKING:
     from tasklink_unix.settings import UnixSettings
 
 
+def open_listener(settings: UnixSettings) -> Listener:
+    """Open what the settings ask for.
+
+    Raises:
+        OSError: as `Communicator.listen`.
+        ConfigError: the directory for the named mode cannot be used.
+    """
+    if settings.named:
+        from tasklink_unix.named import NamedListener  # noqa: PLC0415 - with hmac, ctypes and tempfile behind it
+
+        return NamedListener(settings)
+    return SocketListener(settings)
+
+
 class SocketListener(Listener):
     """Makes a socket pair without a name: holding its other end is the proof of being the Task."""
+
+    without_descriptors = "named = true"
 
     def __init__(self, settings: UnixSettings) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
