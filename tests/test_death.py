@@ -72,7 +72,7 @@ from tasklink import Executor, hookimpl
 class Announce:
     @hookimpl
     def tasklink_task_started(self, task):
-        os.write(1, b"%d\n" % task.pid)  # one write: two threads print here
+        os.write(1, b"%d\\n" % task.pid)  # one write: two threads print here
 
 with Executor({protocol!r}, observers=[Announce()], parallel=2) as executor:
     executor.submit("sample_tasks:Deaf")
@@ -101,7 +101,7 @@ from tasklink import Executor, hookimpl
 class Announce:
     @hookimpl
     def tasklink_message_received(self, task):
-        os.write(1, b"%d\n" % task.pid)  # one write: two threads print here
+        os.write(1, b"%d\\n" % task.pid)  # one write: two threads print here
 
 with Executor({protocol!r}, observers=[Announce()]) as executor:
     try:
