@@ -90,6 +90,21 @@ def test_wrong_routes(routes, words):
         executor.run(TaskSpec(run="sample_tasks:MixedTalk", routes=routes))
 
 
+def test_routes_give_way_to_a_choice_for_all(tmp_path):
+    """Who chooses other communicators for one call does not have to edit the routes."""
+    (tmp_path / "run.toml").write_text(
+        """
+        [tasks.talk]
+        run = "sample_tasks:MixedTalk"
+        communicators = ["unix", "pipe"]
+        routes = { report = "pipe", result = "unix" }
+        """
+    )
+    with Executor.from_config(tmp_path / "run.toml", communicators="unix") as executor:
+        result = executor.run("talk")
+    assert {message.communicator for message in result.messages} == {"unix"}
+
+
 def test_traffic_is_counted(executor, protocol):
     """The result says what each communicator has brought."""
     result = executor.run(sample_tasks.MixedTalk, count=10)

@@ -162,16 +162,18 @@ class Executor:
 
         Raises:
             ClosedError: the Executor was closed.
+            ConfigError: there is no task of that name.
         """
         future = TaskFuture()
+        label = self._spec_of(task).label
         with self._lock:
             self._check_open()
             if self._pool is None:
-                workers = self._config.parallel or len(os.sched_getaffinity(0))
+                workers = self._config.parallel or _usable_cpus()
                 self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tasklink-run")
             self._futures.add(future)
+            self._pool.submit(future.work, lambda: self._prepare(task, parameters), label)
         future.add_done_callback(self._futures.discard)
-        self._pool.submit(future.work, lambda: self._prepare(task, parameters), self._spec_of(task).label)
         return future
 
     def close(self) -> None:
@@ -359,6 +361,12 @@ class TaskFuture(concurrent.futures.Future[TaskResult]):
             state = "has ended" if self.done() else "has not started"
             raise SignalNotDeliveredError(f"{name!r} cannot be delivered: the Task {state}")
         return self._run
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS cannot bind a process to some of them
 
 
 class _Bundles:

@@ -51,6 +51,8 @@ CONTROL_SECONDS = 0.1
 INTERRUPT_GRACE = 0.25
 # A Task has this long to say hello: enough for a cold file system on a busy node.
 START_SECONDS = 60.0
+# epoll counts milliseconds in a C int, and refuses more than 24 days.
+LONGEST_WAIT = 86_400.0
 # Then the loop looks at everything else again.
 MESSAGES_AT_ONCE = 256
 
@@ -381,7 +383,7 @@ class _Clock:
         """Seconds until something is due; None when nothing is."""
         deadlines = (self.escalation.deadline, self._deadline, self.hello_deadline, self.pause_deadline)
         due = [deadline for deadline in deadlines if deadline is not None]
-        return max(0.0, min(due) - monotonic()) if due else None
+        return min(LONGEST_WAIT, max(0.0, min(due) - monotonic())) if due else None
 
     def overdue(self, now: float) -> Ending | None:
         """Why the run is to be ended now, if it is; said once."""
