@@ -333,6 +333,14 @@ class TestSpeakingAndHearing:
             future.signal("done", 42)
             assert future.result(timeout=30).value == 42
 
+    def test_handler_set_late(self, protocol):
+        """A handler that is set after the signals came gets them all the same."""
+        with Executor(protocol) as executor:
+            future = executor.submit("sample_tasks:listen_late")
+            for name, contents in (("early", 1), ("other", None), ("early", 2), ("last", None)):
+                future.signal(name, contents)
+            assert future.result(timeout=30).value == ([1, 2], "other")
+
     def test_keep_messages(self, executor):
         """Messages are not kept when that is not wanted."""
         result = executor.run(TaskSpec(run="sample_tasks:MixedTalk", keep_messages=False))
@@ -406,6 +414,17 @@ class TestEndingAndPausing:
                     break
             future.cancel()
             assert future.result(timeout=30).value > before + 20
+
+    def test_handlers_may_speak_while_paused(self, protocol):
+        """A handler is not held up by the pause: it runs where the end of the pause is heard."""
+        with Executor(protocol, grace=20) as executor:
+            future = executor.submit("sample_tasks:report_from_a_handler_while_paused")
+            messages = wait_for(future, "ready")
+            future.pause()
+            assert next(messages).contents == "pausing"
+            future.resume()
+            future.cancel()
+            assert future.result(timeout=30).status is Status.CANCELLED
 
     def test_pause_a_command(self, protocol, tmp_path):
         """A command is stopped by the system, and continued."""

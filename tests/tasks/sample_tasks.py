@@ -64,8 +64,7 @@ class Patient(Task):
         self.signal("ready")
         heard = threading.Event()
         self.on("cancel", lambda message: heard.set())
-        if not self.cancelled:
-            heard.wait(30)
+        heard.wait(30)
         return self.cancel_reason
 
 
@@ -136,8 +135,8 @@ def hear_a_cancel_while_sending(size):
     task.signal("sending")
     task.report(data)
     order.append("sent")
-    if not task.cancelled:  # it is on its way at the latest now
-        task.received(timeout=30)
+    while not task.cancelled:  # it is on its way by now
+        time.sleep(0.001)
     return order[0]
 
 
@@ -273,6 +272,27 @@ def handler_that_raises():
     task.on("poke", lambda message: 1 / 0)
     task.signal("ready")
     return task.received(timeout=30).contents
+
+
+def listen_late():
+    """Set up a handler for signals that have come long before."""
+    task = current_task()
+    last = threading.Event()
+    task.on("last", lambda message: last.set())
+    last.wait(30)
+    heard = []
+    task.on("early", lambda message: heard.append(message.contents))
+    return heard, task.received(timeout=30).signal
+
+
+def report_from_a_handler_while_paused():
+    """Report from the handler of the pause itself."""
+    task = current_task()
+    task.on("pause", lambda message: task.report("pausing"))
+    task.signal("ready")
+    while not task.cancelled:
+        task.progress(1)
+        time.sleep(0.001)
 
 
 def rest_while_paused():

@@ -115,9 +115,10 @@ class Task:
         """Have a function called for every signal of that name, `"cancel"`, `"pause"` and `"resume"` among them.
 
         It is called in tasklink's own thread, as soon as the signal comes, whatever the Task is doing; it should be
-        short. What it raises is sent as an error to the log.
+        short. Signals that came before are handed to it at once, in the caller's thread. What it raises is sent as an
+        error to the log.
         """
-        self._talk().handlers[_CONTROL.get(signal, signal)] = handler
+        self._talk().on(_CONTROL.get(signal, signal), handler)
 
     @property
     def cancelled(self) -> bool:
@@ -174,7 +175,6 @@ class Conversation:
     """A Task's talk with its Executor; the worker feeds it with what comes.
 
     Attributes:
-        handlers: by signal, what to call when it comes.
         cancel_reason: why the Task shall end; None while it need not.
 
     Args:
@@ -182,11 +182,14 @@ class Conversation:
     """
 
     def __init__(self, write: Callable[[Message], None]) -> None:
-        self.handlers: dict[str | None, Callable[[Message], object]] = {}
         self.cancel_reason: str | None = None
         self._write = write
+        self._handlers: dict[str | None, Callable[[Message], object]] = {}
         self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._sorting = allocate_lock()  # between a handler and the inbox no signal is lost
+        self._cancel: Message | None = None
         self._main = get_ident()
+        self._listener = 0  # the thread that hears
         self._main_writes = False
         self._interrupted = False
         self._paused = False
@@ -198,17 +201,7 @@ class Conversation:
         """Send a message; rest first if the Task is paused."""
         if self._paused:
             self._rest()
-        if get_ident() != self._main:
-            self._write(message)
-            return
-        self._main_writes = True
-        try:
-            self._write(message)
-        finally:
-            self._main_writes = False
-        if self._interrupted:
-            self._interrupted = False
-            raise TaskInterrupt(self.cancel_reason or "")
+        self._send(message)
 
     def received(self, timeout: float | None) -> Message:
         """Wait for a signal that no handler takes; see `Task.received`."""
@@ -229,15 +222,54 @@ class Conversation:
         else:
             raise TaskInterrupt(self.cancel_reason or "")
 
+    def on(self, signal: str, handler: Callable[[Message], object]) -> None:
+        """Have a handler called for a signal, and for those of that name that came before; see `Task.on`."""
+        with self._sorting:
+            self._handlers[signal] = handler
+            came_before = self._take_out(signal)
+        for message in came_before:
+            self._handle(handler, message)
+
+    def _send(self, message: Message) -> None:
+        if get_ident() != self._main:
+            self._write(message)
+            return
+        self._main_writes = True
+        try:
+            self._write(message)
+        finally:
+            self._main_writes = False
+        if self._interrupted:
+            self._interrupted = False
+            raise TaskInterrupt(self.cancel_reason or "")
+
     def _rest(self) -> None:
-        self._write(vocabulary.record(vocabulary.PAUSED))
+        if get_ident() == self._listener:  # a handler: if it rested, nobody would hear that the Task may go on
+            return
+        self._send(vocabulary.record(vocabulary.PAUSED))
         with self._gate:
             pass
+
+    def _take_out(self, signal: str) -> list[Message]:
+        """Take what came under a signal out of the inbox; the rest stays in its order."""
+        if signal == vocabulary.CANCEL:
+            return [] if self._cancel is None else [self._cancel]
+        taken: list[Message] = []
+        others: list[Message] = []
+        try:
+            while True:
+                message = self._inbox.get(False)
+                (taken if message.signal == signal else others).append(message)
+        except Empty:
+            for message in others:
+                self._inbox.put(message)
+        return taken
 
     # The Executor speaks; called in the worker's reading thread
 
     def hear(self, message: Message) -> None:
         """Act on a message of the Executor."""
+        self._listener = get_ident()
         signal = message.signal
         if signal == vocabulary.CANCEL:
             self.cancel_reason = vocabulary.texts(message)[0]
@@ -246,11 +278,14 @@ class Conversation:
             self._pause()
         elif signal == vocabulary.RESUME:
             self._resume()
-        handler = self.handlers.get(signal)
+        with self._sorting:
+            if signal == vocabulary.CANCEL:
+                self._cancel = message
+            handler = self._handlers.get(signal)
+            if handler is None and not (signal or "").startswith(vocabulary.PREFIX):
+                self._inbox.put(message)
         if handler is not None:
             self._handle(handler, message)
-        elif signal is None or not signal.startswith(vocabulary.PREFIX):
-            self._inbox.put(message)
 
     def _handle(self, handler: Callable[[Message], object], message: Message) -> None:
         try:
