@@ -6,6 +6,7 @@ odd, raises. Whoever reads messages in a loop for all must not stop for one.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,6 +14,7 @@ import attrs
 from tasklink import vocabulary
 from tasklink.inbox import Inbox
 from tasklink.output import OutputKeeper
+from tasklink.task import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,12 +41,14 @@ class Reception:
         info: as above.
         inbox: what `report` and `signal` sent.
         rests: the Task has said that it rests, since this was last set to False.
+        connected: the names of the communicators that the Task says it has; None until it does.
     """
 
     def __init__(self, spec: TaskSpec, info: TaskInfo, evidence: Evidence, observers: Observers) -> None:
         self.info = info
         self.inbox = Inbox(keep=spec.keep_messages)
         self.rests = False
+        self.connected: frozenset[str] | None = None
         self._evidence = evidence
         self._observers = observers
         self._outputs = {vocabulary.STDOUT: OutputKeeper(spec.stdout), vocabulary.STDERR: OutputKeeper(spec.stderr)}
@@ -79,6 +83,7 @@ class Reception:
 
     def broken(self, name: str, error: CommunicatorError) -> None:
         """Take note of a communicator that failed."""
+        self._evidence.broken[name] = error
         self._observers.communicator_broken(self.info, name, error)
 
     @property
@@ -109,19 +114,22 @@ class Reception:
         self._observers.output_received(self.info, message.signal.removeprefix(vocabulary.PREFIX), data)
 
     def _take_progress(self, message: Message) -> None:
-        done, total, note = _three(message)
+        done, total, note = vocabulary.texts(message, 3)
         try:
-            numbers = float(done), float(total) if total else None
+            numbers = _finite(done), _finite(total) if total else None
         except ValueError:
-            self._observers.log(self.info, "warning", "tasklink", f"progress that is no number: {done[:40]!r}")
+            text = f"progress that is no number: {done[:40]!r} of {total[:40]!r}"
+            self._observers.log(self.info, "warning", "tasklink", text)
         else:
             self._observers.progress(self.info, *numbers, note)
 
     def _take_log(self, message: Message) -> None:
-        self._observers.log(self.info, *_three(message))
+        level, logger, text = vocabulary.texts(message, 3)
+        self._observers.log(self.info, level if level in LEVELS else "warning", logger, text)
 
-    def _take_hello(self, _: Message) -> None:
+    def _take_hello(self, message: Message) -> None:
         self._evidence.hello = True
+        self.connected = frozenset(vocabulary.texts(message)[3:])
 
     def _take_paused(self, _: Message) -> None:
         self.rests = True
@@ -131,7 +139,8 @@ class Reception:
             self._evidence.receipt = message
 
 
-def _three(message: Message) -> tuple[str, str, str]:
-    """The first three texts of a record; those that are missing are empty."""
-    first, second, third, *_ = *vocabulary.texts(message), "", "", ""
-    return first, second, third
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError("no bar is that long")
+    return number

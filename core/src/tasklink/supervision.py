@@ -76,6 +76,7 @@ class Run:
         self._process: Process | None = None
         self._clock = _Clock(timeout=spec.timeout, escalation=Escalation(spec.grace or 0.0))
         self._order_thread: threading.Thread | None = None
+        self._heard = False  # what is written reaches the Task
         self._wishes: deque[Callable[[], None]] = deque()
         self._bell = Doorbell()
         self._can_talk = threading.Event()  # START is written, or the run is over
@@ -147,7 +148,13 @@ class Run:
         if waiting is not None and waiting in selector.get_map():
             selector.unregister(waiting)
         self._link.add(name, communicator)
-        if self._order_thread is None and self._plan.order is not None and communicator.capabilities.carries_messages:
+        if self._plan.ways == 1 and communicator.capabilities.carries_messages:
+            self._begin_to_talk()
+
+    def _begin_to_talk(self) -> None:
+        """Have the order given. Where there are several ways, only when the Task has said which of them it has."""
+        self._heard = True
+        if self._plan.order is not None:
             self._order_thread = threading.Thread(target=self._give_order, name="tasklink-start", daemon=True)
             self._order_thread.start()
 
@@ -188,6 +195,9 @@ class Run:
         now = monotonic()
         if self._evidence.hello:
             self._clock.hello_deadline = None
+            if not self._heard:
+                self._link.limit_writing(self._reception.connected or self._plan.names)
+                self._begin_to_talk()
         if self._reception.rests:
             self._reception.rests = False
             self._clock.pause_deadline = None
@@ -233,8 +243,9 @@ class Run:
 
     def _tell(self, message: Message) -> None:
         """Send a control message, if the Task listens; where it does not, a signal of the system follows."""
-        with suppress(CommunicatorError, TimeoutError):
-            self._link.write(message, CONTROL_SECONDS)
+        if self._heard:
+            with suppress(CommunicatorError, TimeoutError):
+                self._link.write(message, CONTROL_SECONDS)
 
     # Pausing it
 

@@ -10,17 +10,18 @@ This module is part of the Task side: `logging`, `json` and their like stay outs
 from __future__ import annotations
 
 import sys
+from _operator import index
 from _queue import Empty, SimpleQueue
-from _thread import allocate_lock, get_ident
+from _thread import TIMEOUT_MAX, allocate_lock, get_ident
 
 from tasklink import vocabulary
-from tasklink.errors import EndOfMessages, TaskInterrupt
+from tasklink.errors import EndOfMessages, TaskInterrupt, TasklinkError
 from tasklink.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, SupportsFloat
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -73,20 +74,21 @@ class Task:
         """
         if level not in LEVELS:
             raise ValueError(f"the level of a log is one of {', '.join(LEVELS)}; not {level!r}")
-        self._talk().say(vocabulary.record(vocabulary.LOG, level, "task", text))
+        self._talk().say(vocabulary.record(vocabulary.LOG, level, "task", str(text)))
 
-    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+    def progress(self, done: SupportsFloat, total: SupportsFloat | None = None, note: str = "") -> None:
         """Say how far the work is.
 
         Args:
-            done: how much is done, in any unit.
+            done: how much is done, in any unit: a number of any kind.
             total: how much there is to do, in the same unit; None when that is not known.
             note: what is being done.
 
         Raises:
+            TypeError, ValueError: `done` or `total` is not a number.
             BrokenError, ForkedError: as `report`.
         """
-        texts = (repr(done), "" if total is None else repr(total), note)
+        texts = (_digits(done), "" if total is None else _digits(total), str(note))
         self._talk().say(vocabulary.record(vocabulary.PROGRESS, *texts))
 
     def signal(self, name: str, contents: object = None) -> None:
@@ -167,8 +169,19 @@ def check_name(name: str) -> None:
             f"the signal {name!r} is reserved: {reserved} and all that begins with {vocabulary.PREFIX!r} have meanings "
             "of their own; an Executor's future has methods for them"
         )
-    if not 0 < len(name.encode()) <= 255:
-        raise ValueError(f"the name of a signal has 1 to 255 bytes of UTF-8; {name[:40]!r} has {len(name.encode())}")
+    length = len(name.encode("utf-8", "surrogatepass"))
+    if not 0 < length <= 255:
+        raise ValueError(f"the name of a signal has 1 to 255 bytes of UTF-8; {name[:40]!r} has {length}")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"the name of a signal is Unicode, which {name[:40]!r} is not: it has a lone surrogate")
+
+
+def _digits(number: SupportsFloat) -> str:
+    """Write a number so that every reader understands it: not as numpy shows its own, and integers without loss."""
+    try:
+        return str(int(index(number)))  # type: ignore[arg-type]
+    except TypeError:
+        return repr(float(number))
 
 
 class Conversation:
@@ -185,7 +198,7 @@ class Conversation:
         self.cancel_reason: str | None = None
         self._write = write
         self._handlers: dict[str | None, Callable[[Message], object]] = {}
-        self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._inbox: SimpleQueue[Message | None] = SimpleQueue()  # None: no more will come
         self._sorting = allocate_lock()  # between a handler and the inbox no signal is lost
         self._cancel: Message | None = None
         self._main = get_ident()
@@ -208,9 +221,13 @@ class Conversation:
         if self._paused:
             self._rest()
         try:
-            return self._inbox.get(True, timeout)
+            message = self._inbox.get(True, None if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
         except Empty:
             raise TimeoutError(f"no signal came within {timeout} s") from None
+        if message is None:
+            self._inbox.put(None)  # for whoever asks next
+            raise EndOfMessages("the Executor will send no more signals")
+        return message
 
     def interrupt(self) -> None:
         """End the Task's main thread by an exception, as soon as no message would be torn by that.
@@ -234,14 +251,15 @@ class Conversation:
         if get_ident() != self._main:
             self._write(message)
             return
+        outer = self._main_writes  # a signal handler may write while it interrupts a write
         self._main_writes = True
         try:
             self._write(message)
         finally:
-            self._main_writes = False
-        if self._interrupted:
-            self._interrupted = False
-            raise TaskInterrupt(self.cancel_reason or "")
+            self._main_writes = outer
+            if self._interrupted and not outer:
+                self._interrupted = False
+                raise TaskInterrupt(self.cancel_reason or "")
 
     def _rest(self) -> None:
         if get_ident() == self._listener:  # a handler: if it rested, nobody would hear that the Task may go on
@@ -255,11 +273,14 @@ class Conversation:
         if signal == vocabulary.CANCEL:
             return [] if self._cancel is None else [self._cancel]
         taken: list[Message] = []
-        others: list[Message] = []
+        others: list[Message | None] = []
         try:
             while True:
                 message = self._inbox.get(False)
-                (taken if message.signal == signal else others).append(message)
+                if message is not None and message.signal == signal:
+                    taken.append(message)
+                else:
+                    others.append(message)
         except Empty:
             for message in others:
                 self._inbox.put(message)
@@ -269,7 +290,6 @@ class Conversation:
 
     def hear(self, message: Message) -> None:
         """Act on a message of the Executor."""
-        self._listener = get_ident()
         signal = message.signal
         if signal == vocabulary.CANCEL:
             self.cancel_reason = vocabulary.texts(message)[0]
@@ -285,17 +305,26 @@ class Conversation:
             if handler is None and not (signal or "").startswith(vocabulary.PREFIX):
                 self._inbox.put(message)
         if handler is not None:
+            self._listener = get_ident()
             self._handle(handler, message)
+
+    def hang_up(self) -> None:
+        """Take note that the Executor will say no more."""
+        self._inbox.put(None)
 
     def _handle(self, handler: Callable[[Message], object], message: Message) -> None:
         try:
             handler(message)
         # The handler is the user's, and the thread is the only one that hears a cancel: it must go on.
-        except Exception:  # noqa: BLE001
+        except (Exception, SystemExit):  # noqa: BLE001
             import traceback  # noqa: PLC0415 - only for those who need it
 
             text = f"the handler of {message.signal!r} raised:\n{traceback.format_exc()}"
-            self._write(vocabulary.record(vocabulary.LOG, "error", "tasklink", text))
+            log = vocabulary.record(vocabulary.LOG, "error", "tasklink", text)
+            try:
+                self._write(log)
+            except TasklinkError:
+                _print(log)
 
     def _pause(self) -> None:
         if not self._paused:
@@ -323,10 +352,10 @@ def _print(message: Message) -> None:
     if sys.stderr is None:  # as under pythonw, and where descriptor 2 is closed
         return
     if message.signal == vocabulary.LOG:
-        level, _, text = vocabulary.texts(message)
+        level, _, text = vocabulary.texts(message, 3)
         sys.stderr.write(f"{level}: {text}\n")
     elif message.signal == vocabulary.PROGRESS and sys.stderr.isatty():
-        done, total, note = vocabulary.texts(message)
+        done, total, note = vocabulary.texts(message, 3)
         sys.stderr.write(f"{done}{'/' if total else ''}{total} {note}".rstrip() + "\n")
 
 

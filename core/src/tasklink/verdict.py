@@ -57,6 +57,7 @@ class Evidence:
         exit: how the process ended; None if it never was.
         ending: our own part in that, if any.
         not_started: why there was no process.
+        broken: by the name of each communicator that failed: how.
         stderr: the end of its standard error.
         messages: how many messages it had sent.
     """
@@ -68,6 +69,7 @@ class Evidence:
     exit: ExitStatus | None = None
     ending: Ending | None = None
     not_started: TaskNotStartedError | None = None
+    broken: dict[str, CommunicatorError] = attrs.field(factory=dict)
     stderr: bytes = b""
     messages: int = 0
 

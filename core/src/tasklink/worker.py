@@ -62,7 +62,8 @@ def serve(link: Link, *, own_process: bool = False) -> int:
         the exit code of the process: 0, or 1 after an exception, or what the Task gave to `sys.exit`.
     """
     conversation = Conversation(link.write)
-    link.write(vocabulary.record(vocabulary.HELLO, str(framing.VERSION), "python", sys.version.split()[0]))
+    names = [member.name for member in link.members]
+    link.write(vocabulary.record(vocabulary.HELLO, str(framing.VERSION), "python", sys.version.split()[0], *names))
     try:
         order = _wait_for_start(link, conversation)
         if own_process:
@@ -86,6 +87,9 @@ def _run(order: Message, link: Link, conversation: Conversation) -> int:
     try:
         task, parameters = _prepare(order)
         begin(task, conversation)
+    except TaskInterrupt:
+        link.write(Message(None, vocabulary.CANCELLED))
+        return 0
     except BaseException as error:  # noqa: BLE001 - importing foreign code may raise anything; all of it is reported
         link.write(_failure(vocabulary.REFUSED, error, link))
         return 1
@@ -152,13 +156,23 @@ def _failure(name: str, error: BaseException, link: Link) -> Message:
     """Put an exception into a record: for readers of any kind as text, for our own as objects."""
     import traceback  # noqa: PLC0415 - 3 ms that only a failure costs
 
-    kind = f"{type(error).__module__}.{type(error).__qualname__}".replace("builtins.", "", 1)
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    if kind.startswith("builtins."):
+        kind = type(error).__qualname__
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    message = vocabulary.record(name, kind, str(error), lines)
+    message = vocabulary.record(name, kind, _text(error), lines)
     assert message.payload is not None
     if link.encoding == codec.PICKLE:
         message.payload = codec.Payload(codec.RAW, [*message.payload.buffers, _pickled_chain(error)])
     return message
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    # The class is the Task's, and its failure must be told even if it cannot tell itself.
+    except Exception as another:  # noqa: BLE001
+        return f"(its text cannot be shown: {type(another).__name__})"
 
 
 def _pickled_chain(error: BaseException) -> codec.Buffer:
@@ -197,11 +211,12 @@ def _listen(link: Link, conversation: Conversation, at_end: Callable[[], object]
     try:
         while True:
             conversation.hear(link.read())
-    except EndOfMessages:
-        at_end()
-    except CommunicatorError:
-        # Somebody closed our descriptors under us (daemon libraries do). What the Task sends will fail, loudly.
-        return
+    except (EndOfMessages, CommunicatorError):
+        conversation.hang_up()
+        # Not if somebody has closed our descriptors under us, as daemon libraries do. What the Task sends will fail,
+        # loudly; and if the Executor has gone all the same, its guardian ends us.
+        if not link.reading_failed:
+            at_end()
 
 
 def _die() -> None:

@@ -1,0 +1,74 @@
+"""The program `tasklink`. The only part of tasklink that prints, reads the command line, or ends the process.
+
+    run, plugins, config, demo     one command each
+    option                         what several of them take
+    outcome                        what the program exits with
+    interrupt                      Ctrl-C and its like
+    batch, comparison, listing     what the commands do
+    progress, live                 what happens, as it happens: on stderr
+    report                         how it ended: tables and errors
+    document                       the same for programs: JSON
+    lines, table, number           text
+
+Rules of this package: results go to stdout, and everything else to stderr. The modules of the commands import click and
+what is above; what a command needs beyond that it imports when it runs, so that `tasklink --help` is there at once.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from tasklink.cli.config import config
+from tasklink.cli.demo import demo
+from tasklink.cli.interrupt import Interrupted, interruptible
+from tasklink.cli.outcome import Outcome, outcome_of_error
+from tasklink.cli.plugins import plugins
+from tasklink.cli.run import run
+from tasklink.errors import TasklinkError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tasklink", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Run Tasks in processes of their own, and talk with them over any protocol.
+
+    Results go to stdout, news and errors to stderr. Exit codes: 0 all is well, 1 a Task failed, 2 usage, 3 plugin or
+    config, 4 timeout, 5 communication, 130 interrupted.
+    """
+
+
+for _command in (run, plugins, config, demo):
+    commands.add_command(_command)
+
+
+def main() -> None:
+    """Run the program, and end the process with its exit code."""
+    # Whatever the encoding of the terminal lacks is escaped: printing a result must not fail.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with interruptible():
+        try:
+            code = _run()
+        except (click.Abort, KeyboardInterrupt) as error:
+            code = _interrupted(error)
+        sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        return commands.main(prog_name="tasklink", standalone_mode=False) or Outcome.OK
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except TasklinkError as error:
+        for line in str(error).splitlines():
+            click.echo(f"Error: {line}", err=True)
+        return outcome_of_error(error)
+
+
+def _interrupted(error: BaseException) -> int:
+    cause = error.__cause__ if isinstance(error, click.Abort) else error
+    return cause.exit_code if isinstance(cause, Interrupted) else Outcome.INTERRUPTED

@@ -1,0 +1,69 @@
+"""What there is: plugins, and the values of a config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tasklink.cli.document import dumps, plain
+from tasklink.cli.lines import abridge
+from tasklink.cli.report import print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tasklink.communicator import Capabilities
+    from tasklink.config import Entry
+    from tasklink.registry import Plugin
+
+
+def print_plugins(installed: Sequence[Plugin], *, as_json: bool) -> None:
+    """Print a table of plugins, and why those that cannot be used cannot."""
+    if as_json:
+        click.echo(dumps([plugin.as_dict() for plugin in installed]))
+        return
+    if not installed:
+        click.echo("No plugin is installed. Begin with: pip install tasklink-unix tasklink-pipe")
+        return
+    print_table([("name", "kind", "package", "status", "what it can do"), *map(_plugin_row, installed)])
+    for plugin in installed:
+        if plugin.reason:
+            click.echo(f"\n{abridge(plugin.reason)}")
+
+
+def print_entries(entries: Iterable[Entry], *, as_json: bool) -> None:
+    """Print the values of a config with their origins; in the table, those that are set."""
+    if as_json:
+        document = [{"key": entry.key, "value": plain(entry.value), "origin": entry.origin} for entry in entries]
+        click.echo(dumps(document))
+        return
+    rows = [(abridge(entry.key), abridge(entry.text), abridge(entry.origin)) for entry in entries if _is_set(entry)]
+    dim = [number for number, row in enumerate(rows, start=1) if row[-1] == "default"]
+    print_table([("key", "value", "origin"), *rows], dim=dim)
+
+
+def _is_set(entry: Entry) -> bool:
+    return entry.value is not None
+
+
+def _plugin_row(plugin: Plugin) -> tuple[str, ...]:
+    abilities = ", ".join(_abilities(plugin.capabilities)) if plugin.capabilities else ""
+    return plugin.name, plugin.kind, f"{plugin.distribution} {plugin.version}", plugin.status, abilities
+
+
+def _abilities(capabilities: Capabilities) -> Iterator[str]:
+    if capabilities.carries_messages:
+        yield "messages" if capabilities.delivery == "write" else "messages (delivered when it is closed)"
+    if capabilities.captures_output:
+        yield "output"
+    if capabilities.zero_copy:
+        yield "large data without copies"
+    if capabilities.crosses_hosts:
+        yield "other hosts"
+    if capabilities.survives_launcher:
+        yield "through launchers"
+    if capabilities.multi_peer:
+        yield "many ranks"
+    if capabilities.max_message is not None:
+        yield f"up to {capabilities.max_message:,} bytes"
