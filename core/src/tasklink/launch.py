@@ -130,7 +130,9 @@ def anonymous_file(data: bytes) -> int:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     try:
-        os.write(descriptor, data)
+        rest = memoryview(data)
+        while rest:  # one write takes 2 GiB at most
+            rest = rest[os.write(descriptor, rest) :]
         os.lseek(descriptor, 0, os.SEEK_SET)
     except BaseException:
         os.close(descriptor)

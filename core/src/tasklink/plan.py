@@ -54,6 +54,7 @@ class Plan:
         channels: name and Listener of each channel, the preferred one first; output is captured by one of them.
         inherited: the descriptors that the process has beside its standard ones.
         order: the START message; None for a command, which is not spoken to.
+        ways: how many of the channels carry messages.
     """
 
     spec: TaskSpec
@@ -62,6 +63,7 @@ class Plan:
     channels: list[tuple[str, Listener]] = attrs.field(factory=list)
     inherited: list[int] = attrs.field(factory=list)
     order: Message | None = None
+    ways: int = 0
     _opened: ExitStack = attrs.field(factory=ExitStack, init=False)
     _standard: dict[int, int] = attrs.field(factory=dict, init=False)
 
@@ -106,6 +108,7 @@ class Plan:
                 opened.append((protocol.name, protocol.kind, listener))
             if listener.output is not None:
                 self._capture(protocol.name, listener.output)
+        self.ways = len(opened)
         uncaptured = tuple(stream for stream in (1, 2) if stream not in self._captured())
         if uncaptured:
             self.channels.append(("output", self._opened.enter_context(OutputListener(uncaptured))))

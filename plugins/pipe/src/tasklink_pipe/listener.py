@@ -78,9 +78,9 @@ class InBandListener(_TwoPipes):
     """Makes three pipes: the Task's standard input, its output with messages in it, and its error."""
 
     def __init__(self, settings: PipeSettings) -> None:
+        self._selector: selectors.DefaultSelector | None = None
         super().__init__(settings, (2,))
         self._key = in_band.new_key()
-        self._selector: selectors.DefaultSelector | None = None
         os.set_blocking(self._ours[1], False)
         self.address = Address({"in_band": True}, key=self._key)
 
