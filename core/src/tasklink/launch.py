@@ -89,8 +89,8 @@ class Invitation:
             for descriptor in address.descriptors:
                 status = os.fstat(descriptor)
                 text = (
-                    f"prefix = {list(self.prefix)} did not pass on descriptor {descriptor}, which communicator "
-                    f"{name!r} needs; {self.remedies[name]}"
+                    f"descriptor {descriptor}, which communicator {name!r} needs, did not come through the prefix; "
+                    f"{self.remedies[name]}. prefix = {list(self.prefix)}"
                 )
                 expected.append((descriptor, status.st_dev, status.st_ino, text))
         return expected

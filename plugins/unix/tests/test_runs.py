@@ -165,7 +165,7 @@ class TestPrefix:
         with executor(tmp_path, named=False) as executing:
             result = executing.run(TaskSpec(run=echo(), prefix=("nice", *LAUNCHER)), value=3)
         assert result.status is Status.NOT_STARTED
-        assert "did not pass on descriptor" in str(result.error)
+        assert "did not come through the prefix" in str(result.error)
         assert "set named = true in [communicators.unix]" in str(result.error)
 
     def test_a_descriptor_that_is_another_one(self, tmp_path: Path) -> None:
