@@ -11,10 +11,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tasklink
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+_OURS = Path(__file__).parent
 
 TASK_SIDE = (
     "__init__",
@@ -38,23 +38,27 @@ def write_bundle(path: Path, packages: Iterable[str]) -> None:
 
     Args:
         path: the file to write.
-        packages: top-level packages of communicators; all their Python files go in, and what only the Executor's side
-            needs is never imported there.
+        packages: top-level packages or modules of communicators; all their Python files go in, and what only the
+            Executor's side needs is never imported there.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with zipfile.ZipFile(path, "w") as bundle:  # stored, not compressed: it is read at every start
-        folder = _folder(tasklink.__name__)
+    # Stored, not compressed: it is read at every start. Some installers date all files to 1970; a zip begins in 1980.
+    with zipfile.ZipFile(path, "w", strict_timestamps=False) as bundle:
         for module in TASK_SIDE:
-            bundle.write(folder / f"{module}.py", f"tasklink/{module}.py")
+            bundle.write(_OURS / f"{module}.py", f"tasklink/{module}.py")
         for package in sorted(set(packages)):
-            folder = _folder(package)
-            for file in sorted(folder.rglob("*.py")):
-                bundle.write(file, f"{package}/{file.relative_to(folder)}")
+            for file, name in _files(package):
+                bundle.write(file, name)
 
 
-def _folder(package: str) -> Path:
-    file = importlib.import_module(package).__file__
-    assert file is not None
-    return Path(file).parent
+def _files(package: str) -> Iterator[tuple[Path, str]]:
+    """The Python files of a package, or of a module that is alone in its file; with their names in the zip."""
+    module = importlib.import_module(package)
+    if not hasattr(module, "__path__"):
+        assert module.__file__ is not None
+        yield Path(module.__file__), f"{package}.py"
+    for folder in map(Path, getattr(module, "__path__", ())):  # several, where the package is a namespace
+        for file in sorted(folder.rglob("*.py")):
+            yield file, f"{package}/{file.relative_to(folder)}"

@@ -38,6 +38,8 @@ PICKLE = 1
 CLOUDPICKLE = 2
 JSON = 3
 
+PICKLES = frozenset({PICKLE, CLOUDPICKLE})
+
 NAMES = {RAW: "raw", PICKLE: "pickle", CLOUDPICKLE: "cloudpickle", JSON: "json"}
 
 # A smaller buffer costs more as an entry of its own (table, iovec, allocation) than as part of the body.
@@ -82,6 +84,24 @@ class Payload:
         # it is the user's own.
         except (Exception, SystemExit) as error:
             raise DecodeError(_reason(self, error), self.buffers) from error
+
+
+class Withheld(Payload):
+    """A pickle from a peer that may send data only: it stays bytes, because decoding it would run the peer's code."""
+
+    __slots__ = ()
+
+    def decode(self) -> object:
+        """Refuse.
+
+        Raises:
+            DecodeError: always.
+        """
+        raise DecodeError(
+            f"the contents ({NAMES[self.codec]}, {self.nbytes} bytes) would run code when they are decoded; "
+            "codec json, which was chosen for this Task, allows data only",
+            self.buffers,
+        )
 
 
 def encode(contents: object, codec: int = PICKLE) -> Payload:

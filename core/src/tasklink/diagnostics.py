@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 
 from tasklink import vocabulary
-from tasklink.errors import CommunicatorError
+from tasklink.errors import TasklinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,34 +58,56 @@ class _Finder:
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target) if finder is not self else None
             if spec is not None and spec.loader is not None:
-                _call_when_executed(spec.loader, teller)
+                spec.loader = _Loader(spec.loader, teller)  # type: ignore[assignment]
                 return spec
         return None
 
 
-def _call_when_executed(loader: Any, teller: Callable[[Any], None]) -> None:
-    execute = loader.exec_module
+class _Loader:
+    """Loads a module as another loader does, and then tells.
 
-    def execute_and_tell(module: ModuleType) -> None:
-        execute(module)
-        teller(module)
+    That other loader is left as it is, because it may load more modules, as that of a zip file does.
+    """
 
-    loader.exec_module = execute_and_tell
+    def __init__(self, loader: Any, teller: Callable[[Any], None]) -> None:
+        self._loader = loader
+        self._teller = teller
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        made: ModuleType | None = self._loader.create_module(spec)
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._teller(module)
 
 
 def _tell_of_records(logging: Any, say: Callable[[Message], None]) -> None:
     hand_on = logging.Logger.callHandlers
 
     def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info:
-            text += "\n" + logging.Formatter().formatException(record.exc_info)
-        _say(say, _level(record.levelno), record.name, text)
+        _say(say, _level(record.levelno), record.name, _text_of(record, logging))
         hand_on(logger, record)
 
     logging.Logger.callHandlers = call_handlers
     # Where no handler is set up, Python prints warnings to stderr: they would be told twice.
     logging.lastResort = logging.NullHandler()
+
+
+def _text_of(record: logging.LogRecord, logging: Any) -> str:
+    try:
+        text = record.getMessage()
+    # Python's own handlers do not fail for a wrong format or an argument that cannot be shown, so we do not.
+    except Exception as error:  # noqa: BLE001
+        text = f"{record.msg!r} (its arguments cannot be put in: {type(error).__name__})"
+    if record.exc_info:
+        text += "\n" + logging.Formatter().formatException(record.exc_info)
+    if record.stack_info:
+        text += "\n" + record.stack_info
+    return text
 
 
 def _level(number: int) -> str:
@@ -129,8 +151,8 @@ def _tell_of_warnings(say: Callable[[Message], None]) -> None:
 def _say(say: Callable[[Message], None], level: str, logger: str, text: str) -> None:
     try:
         say(vocabulary.record(vocabulary.LOG, level, logger, text))
-    except CommunicatorError:
-        # The Executor is gone, or this is a fork. Whoever calls logging.info() must not fail for that; the text goes
-        # where it would have gone without tasklink.
+    except TasklinkError:
+        # The Executor is gone, or this is a fork, or a signal handler. Whoever calls logging.info() must not fail for
+        # that; the text goes where it would have gone without tasklink.
         if sys.stderr is not None:
             sys.stderr.write(f"{level}: {logger}: {text}\n")

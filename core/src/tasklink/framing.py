@@ -492,7 +492,7 @@ class _Memory:
         try:
             self._block = bytearray(length) if length < _MAPPED_FROM else _mapping(length)
         except (OSError, MemoryError, OverflowError) as error:
-            raise _no_memory(length, error) from error
+            raise _no_memory(length, error) from None
 
     def free(self, limit: int) -> memoryview:
         size = len(self._block)
@@ -501,7 +501,7 @@ class _Memory:
             try:
                 self._block.resize(min(2 * size, self._length))
             except OSError as error:
-                raise _no_memory(self._length, error) from error
+                raise _no_memory(self._length, error) from None
         return memoryview(self._block)[self.filled : self.filled + limit]
 
     def view(self) -> memoryview:
@@ -519,5 +519,7 @@ def _mapping(length: int) -> mmap:
     return mmap(-1, first, MAP_PRIVATE | MAP_ANONYMOUS)
 
 
-def _no_memory(length: int, error: Exception) -> BrokenError:
+def _no_memory(length: int, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno is None:
+        return error  # it was raised by a signal handler, not by the system
     return BrokenError(f"there is no memory for the {length} bytes of a buffer that the peer sends: {error}")

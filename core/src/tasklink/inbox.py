@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ class Inbox:
         self._keep = keep
         self._kept: list[Message] = []
         self._count = 0
-        self._followers: list[SimpleQueue[Message | None]] = []
+        # By weak reference: nothing is put aside for a follower that nobody asks any more.
+        self._followers: weakref.WeakSet[SimpleQueue[Message | None]] = weakref.WeakSet()
         self._over = False
         self._lock = threading.Lock()
 
@@ -53,7 +55,7 @@ class Inbox:
             if self._over:
                 follower.put(None)
             else:
-                self._followers.append(follower)
+                self._followers.add(follower)
         return iter(follower.get, None)
 
     @property

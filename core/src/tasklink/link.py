@@ -4,7 +4,14 @@ Every message gets a number when it is written, and says after which number it m
 the last one whose write had returned. So the reader restores the order whichever way each message came, while two
 messages that were written at the same time do not wait for each other; and a cancel, which says 0, waits for nothing.
 
+`after` stands for all numbers up to it, so while an old message is still being written, younger ones that were written
+already cannot be named without it. Those that went the same way need not be named, because every communicator keeps
+its order. For those that went another way it is: the order matters more than not to wait.
+
 The numbers are also the ledger: the reader knows which are missing, and the last message says how many there were.
+
+The reader trusts its peer with nothing but its contents. What waits for a missing message is bounded, and beyond the
+bounds the order is given up rather than memory.
 
 This module is part of the Task side. One thread reads a Link at a time; any number write.
 """
@@ -13,23 +20,43 @@ from __future__ import annotations
 
 import os
 import select
-from _thread import allocate_lock
+from _thread import RLock
+from errno import EBADF
 from time import monotonic
 
 from tasklink import codec, vocabulary
-from tasklink.errors import BrokenError, CommunicatorError, EndOfMessages, ForkedError
+from tasklink.doorbell import Doorbell
+from tasklink.errors import (
+    BrokenError,
+    BusyError,
+    ClosedError,
+    CommunicatorError,
+    EndOfMessages,
+    ForkedError,
+    MessageTooLargeError,
+    ProtocolError,
+)
 from tasklink.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import selectors
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from tasklink.codec import Payload
     from tasklink.communicator import Communicator
 
 # From this size on, a payload prefers a communicator that does not copy it. Below, all of them are equally fast.
 LARGE = 64 << 10
+
+# What waits for a missing message: as much as fast ones may bring while a slow one is at a large message.
+HELD_MESSAGES = 1 << 16
+HELD_BYTES = 64 << 20
+# A sender that leaves out more than this does not number its messages, whatever it does.
+MOST_GAPS = 1 << 18
+
+# While one member has work all the time, the others are asked every so many messages whether they have.
+_TURNS = 64
+_LONGEST_POLL = 1_000_000.0  # seconds; poll(2) counts milliseconds in a C int
 
 
 class Member:
@@ -40,17 +67,26 @@ class Member:
         bytes: how many bytes of contents it has brought.
         readable: more may come from it.
         writable: messages may be written to it.
+        rank: of its peer; None until that has said something.
+        broken: its failure has been told.
     """
 
-    __slots__ = ("bytes", "communicator", "messages", "name", "readable", "writable")
+    __slots__ = (
+        "broken", "bytes", "carries_messages", "communicator", "descriptor", "messages", "name", "rank", "readable",
+        "writable",
+    )  # fmt: skip
 
     def __init__(self, name: str, communicator: Communicator) -> None:
         self.name = name
         self.communicator = communicator
+        self.descriptor = communicator.fileno()
         self.messages = 0
         self.bytes = 0
         self.readable = True
-        self.writable = communicator.capabilities.carries_messages
+        self.carries_messages = communicator.capabilities.carries_messages
+        self.writable = self.carries_messages
+        self.rank: int | None = None
+        self.broken = False
 
 
 class Link:
@@ -58,14 +94,16 @@ class Link:
 
     Attributes:
         members: the communicators, with what they have brought.
-        encoding: the number of the codec for contents.
+        encoding: the number of the codec for contents. With JSON, nothing that comes is decoded as a pickle.
+        reading_failed: a communicator could not be read; if false, those that have ended were ended by the peer.
 
     Args:
         members: name and communicator of each; owned by the Link from now on.
         routes: which communicator carries what: kind of message (`vocabulary.KINDS`) to name.
         encoding: the number of the codec for contents.
         rank: the number of this process among several of one Task.
-        on_broken: is told the name of a communicator that failed, and why; the others go on.
+        on_broken: is told the name of a communicator that failed, and why, by the thread that finds out; the others
+            go on.
     """
 
     def __init__(
@@ -83,18 +121,37 @@ class Link:
         self._rank = rank
         self._on_broken = on_broken
         self._process = os.getpid()
+        self.reading_failed = False
+        self._closed = False
+        self._peer_has: Collection[str] | None = None
         self._numbers = _Numbers()
         self._ledgers: dict[int, _Ledger] = {}
-        self._ready: list[Message] = []
+        self._ready: list[Message] = []  # can be given now, the next one last
         self._with_work: list[Member] = []
+        self._turns = 0
+        self._some_ended = False
         self._selector: selectors.BaseSelector | None = None
+        self._bell: Doorbell | None = None  # wakes the thread that waits for several members
+        self._waiting = RLock()  # which has this lock meanwhile
 
     def add(self, name: str, communicator: Communicator) -> None:
         """Take in a communicator whose peer came late."""
         member = Member(name, communicator)
+        member.writable = member.writable and self._reaches_peer(name)
         self.members.append(member)
+        # What was read alone until now may have work that does not show in its descriptor.
+        self._with_work = [member for member in self.members if member.readable]
         if self._selector is not None:
-            self._selector.register(communicator.fileno(), 1)
+            self._selector.register(member.descriptor, 1)
+
+    def limit_writing(self, names: Collection[str]) -> None:
+        """Write to no other members than these: the peer has said that it has no others."""
+        self._peer_has = names
+        for member in self.members:
+            member.writable = member.writable and self._reaches_peer(member.name)
+
+    def _reaches_peer(self, name: str) -> bool:
+        return self._peer_has is None or name in self._peer_has
 
     # Writing
 
@@ -108,24 +165,18 @@ class Link:
         Raises:
             EncodeError, MessageTooLargeError, TimeoutError, ClosedError: as `Communicator.write`.
             BrokenError: no communicator is left.
+            BusyError: a signal handler has interrupted this thread in `write`.
             ForkedError: this process is a fork of the one that opened the Link.
         """
-        if os.getpid() != self._process:  # before any lock: in a fork its holder may not exist
-            raise ForkedError(
-                f"this Task talks from process {self._process}, of which this process ({os.getpid()}) is a fork; "
-                "send from the parent, or start the child as a Task of its own"
-            )
+        self._check_process()
         payload = message.payload or codec.encode(message.contents, self.encoding)
-        self._fill_gaps(timeout)
-        number, after = self._numbers.draw()
+        members = self._candidates(message.signal, payload.nbytes)
+        deadline = None if timeout is None else monotonic() + timeout
+        self._fill_gaps(deadline)
+        number, before = self._numbers.draw()
         if message.signal in vocabulary.URGENT:
-            after = 0
-        try:
-            self._write_numbered(payload, message.signal, number, after, timeout)
-        except BaseException:
-            self._numbers.give_up(number)
-            raise
-        self._numbers.written(number)
+            before = _NOTHING
+        self._write_numbered(Message.encoded(payload, message.signal, number), members, before, deadline)
 
     def finish(self, timeout: float | None = None) -> None:
         """Send the last message, which tells the reader how many there were.
@@ -135,44 +186,54 @@ class Link:
         """
         self.write(vocabulary.record(vocabulary.END), timeout)
 
-    def _fill_gaps(self, timeout: float | None) -> None:
+    def _fill_gaps(self, deadline: float | None) -> None:
         """Tell the reader of numbers that nobody will use, or it would wait for them."""
-        for number in self._numbers.take_gaps():
-            void = vocabulary.record(vocabulary.VOID).payload
-            assert void is not None
-            try:
-                self._write_numbered(void, vocabulary.VOID, number, 0, timeout)
-            except BaseException:
-                self._numbers.give_up(number)
-                raise
+        number = self._numbers.next_gap()
+        while number is not None:
+            void = vocabulary.record(vocabulary.VOID)
+            void.sequence = number
+            self._write_numbered(void, self._candidates(void.signal, 0), _NOTHING, deadline)
+            number = self._numbers.next_gap()
 
-    def _write_numbered(
-        self, payload: Payload, signal: str | None, number: int, after: int, timeout: float | None
-    ) -> None:
-        message = Message.encoded(payload, signal, number, after)
+    def _write_numbered(self, message: Message, members: list[Member], before: _Before, deadline: float | None) -> None:
         message.rank = self._rank
-        for member in self._candidates(signal, payload.nbytes):
+        try:
+            member = self._write_to_one(message, members, before, deadline)
+        except BaseException:
+            self._numbers.give_up(message.sequence)
+            raise
+        self._numbers.written(message.sequence, member)
+
+    def _write_to_one(self, message: Message, members: list[Member], before: _Before, deadline: float | None) -> Member:
+        for member in members:
+            message.after = before.number_for(member)
             try:
-                member.communicator.write(message, timeout)
-            except BrokenError as error:
-                self._writing_failed(member, error)
+                member.communicator.write(message, _rest(deadline))
+            except CommunicatorError as error:
+                if self._closed:
+                    raise
+                member.writable = False
+                self._tell_of_broken(member, error)
             else:
-                return
-        names = ", ".join(member.name for member in self.members) or "none"
-        raise BrokenError(f"no communicator is left that can carry a message (there were: {names})")
+                return member
+        raise self._nobody_left()
 
     def _candidates(self, signal: str | None, size: int) -> list[Member]:
         """The members that can carry a message, the most suitable first."""
-        able = [member for member in self.members if member.writable and _fits(member, size)]
-        if len(able) < 2:
+        writable = [member for member in self.members if member.writable]
+        able = [member for member in writable if _fits(member, size)]
+        if not able:
+            raise _too_large(size, writable) if writable else self._nobody_left()
+        if len(able) == 1:
             return able
         route = self._routes.get(vocabulary.kind(signal))
         return sorted(able, key=lambda member: (member.name != route, size >= LARGE and not _zero_copy(member)))
 
-    def _writing_failed(self, member: Member, error: CommunicatorError) -> None:
-        if member.writable:
-            member.writable = False
-            self._on_broken(member.name, error)
+    def _nobody_left(self) -> CommunicatorError:
+        if self._closed:
+            return _closed()
+        names = ", ".join(member.name for member in self.members) or "none"
+        return BrokenError(f"no communicator is left that can carry a message (there were: {names})")
 
     # Reading
 
@@ -185,31 +246,33 @@ class Link:
         Raises:
             EndOfMessages: every communicator has ended, and everything that came was given.
             TimeoutError: no message came in time.
+            ClosedError: `close` was called on this side.
+            ForkedError: as `write`.
         """
+        self._check_process()
         deadline = None if timeout is None else monotonic() + timeout
         while not self._ready:
-            readable = [member for member in self.members if member.readable]
-            if not readable:
-                self._settle()
-            elif len(readable) == 1:
-                if not self._read_member(readable[0], _rest(deadline)):
-                    raise TimeoutError("no message came in time")
-            else:
-                self._read_one_of(readable, deadline)
-        return self._ready.pop(0)
+            self._ready = [m for m in self._next_ones(deadline) if m.signal not in vocabulary.UNHEARD]
+            self._ready.reverse()
+        return self._ready.pop()
 
     def fileno(self) -> int:
-        """A descriptor that is readable when `read` has work."""
+        """A descriptor that is readable when `read` has work; not when all that is left is to raise EndOfMessages."""
         if self._selector is None:
             import selectors  # noqa: PLC0415 - a Task, which has a thread to wait with, never gets here
 
             self._selector = selectors.DefaultSelector()
             for member in self.members:
                 if member.readable:
-                    self._selector.register(member.communicator.fileno(), selectors.EVENT_READ)
+                    self._selector.register(member.descriptor, selectors.EVENT_READ)
         descriptor = self._selector.fileno()  # type: ignore[attr-defined]
         assert isinstance(descriptor, int)
         return descriptor
+
+    @property
+    def hears(self) -> bool:
+        """Whether messages may still come."""
+        return any(member.readable and member.carries_messages for member in self.members)
 
     @property
     def missing(self) -> list[range]:
@@ -217,147 +280,304 @@ class Link:
         return [gap for _, ledger in sorted(self._ledgers.items()) for gap in ledger.missing()]
 
     def close(self) -> None:
-        """Close every communicator."""
+        """Close every communicator. A thread that reads or writes is woken, and raises ClosedError."""
+        self._closed = True
+        if self._bell is not None:
+            self._bell.ring()
         if self._selector is not None:
             self._selector.close()
             self._selector = None
         for member in self.members:
             member.readable = member.writable = False
             member.communicator.close()
+        if os.getpid() == self._process:  # in a fork, the thread that has the lock does not exist
+            with self._waiting:
+                self._forget_bell()
 
-    def _read_one_of(self, readable: list[Member], deadline: float | None) -> None:
-        if not self._with_work:
-            self._with_work = _wait_for_one(readable, deadline)
-        # Each in turn, so that a flood from one does not keep the others waiting.
-        member = self._with_work.pop(0)
-        if member.readable and self._read_member(member, 0):
-            self._with_work.append(member)
-
-    def _read_member(self, member: Member, timeout: float | None) -> bool:
-        """Read one message; False when none came in time."""
+    def _next_ones(self, deadline: float | None) -> list[Message]:
+        """Read one message; gives those that can be delivered then, which may be none."""
+        if self._closed:
+            raise _closed()
+        readable = [member for member in self.members if member.readable]
+        if not readable or self._waits_in_vain(readable):
+            found = [message for _, ledger in sorted(self._ledgers.items()) for message in ledger.settle()]
+            if found:
+                return found
+        if not readable:
+            raise EndOfMessages
+        if len(readable) == 1:
+            return self._read_member(readable[0], _rest(deadline))
+        member = self._next_with_work(readable, deadline)
+        if not member.readable:
+            return []
         try:
-            message = member.communicator.read(timeout)
+            found = self._read_member(member, 0)
         except TimeoutError:
-            return False
+            return []
+        self._with_work.append(member)
+        return found
+
+    def _next_with_work(self, readable: list[Member], deadline: float | None) -> Member:
+        """Choose each in turn, so that a flood from one does not keep the others waiting."""
+        self._turns -= 1
+        if not self._with_work:
+            self._with_work = self._wait_for_one(readable, deadline)
+            self._turns = _TURNS
+        elif self._turns <= 0:
+            self._with_work += [member for member in _poll(readable, 0) if member not in self._with_work]
+            self._turns = _TURNS
+        return self._with_work.pop(0)
+
+    def _wait_for_one(self, members: list[Member], deadline: float | None) -> list[Member]:
+        while True:
+            rest = _rest(deadline)
+            ready = self._wait(members, rest) if rest != 0 else _poll(members, 0)
+            if ready:
+                return ready
+            if rest == 0:
+                raise TimeoutError("no message came in time")
+
+    def _wait(self, members: list[Member], timeout: float | None) -> list[Member]:
+        """Wait as long as it takes, until the time is up, or until another thread calls `close`."""
+        with self._waiting:
+            if self._bell is None:
+                self._bell = Doorbell()
+            if self._closed:  # asked when there is a bell: from now on, `close` rings it
+                self._forget_bell()
+                raise _closed()
+            ready = _poll(members, timeout, self._bell)
+        if self._closed:
+            raise _closed()
+        return ready
+
+    def _forget_bell(self) -> None:
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
+
+    def _read_member(self, member: Member, timeout: float | None) -> list[Message]:
+        """Read one message; gives those that can be delivered then.
+
+        Raises:
+            TimeoutError: none came in time.
+        """
+        try:
+            return self._take(member, member.communicator.read(timeout))
         except EndOfMessages:
             self._stop_reading(member)
         except CommunicatorError as error:
+            if self._closed:
+                raise
             self._stop_reading(member)
-            self._on_broken(member.name, error)
-        else:
-            self._take(member, message)
-        return True
+            self.reading_failed = True
+            member.writable = False
+            if getattr(error.__cause__, "errno", None) != EBADF:  # else the descriptor may be another's by now
+                member.communicator.close()  # a peer that lives shall know that nobody listens any more
+            self._tell_of_broken(member, error)
+        return []
 
-    def _take(self, member: Member, message: Message) -> None:
+    def _take(self, member: Member, message: Message) -> list[Message]:
+        """Take note of a message; gives those that can be delivered now.
+
+        Raises:
+            ProtocolError: it is numbered as no Link numbers.
+        """
         message.communicator = member.name
+        payload = message.payload
+        assert payload is not None  # it came as bytes
         member.messages += 1
-        if message.payload is not None:
-            member.bytes += message.payload.nbytes
-        if message.sequence == 0 or message.signal in vocabulary.OUTPUT:
-            self._ready.append(message)
-            return
-        ledger = self._ledgers.get(message.rank)
+        member.bytes += payload.nbytes
+        if self.encoding == codec.JSON and payload.codec in codec.PICKLES:
+            message.payload = codec.Withheld(payload.codec, payload.buffers)
+        if message.sequence == 0:
+            return [message]
+        ledger = self._ledger(member, message.rank)
+        if not ledger.enter(message):
+            return []
+        return ledger.hold(message) if message.after > ledger.complete else ledger.release(message)
+
+    def _ledger(self, member: Member, rank: int) -> _Ledger:
+        if member.rank is None:
+            member.rank = rank
+        if rank != member.rank:
+            raise ProtocolError(f"the peer of rank {member.rank} sent a message of rank {rank}")
+        ledger = self._ledgers.get(rank)
         if ledger is None:
-            ledger = self._ledgers[message.rank] = _Ledger()
-        ledger.take(message, self._ready)
+            ledger = self._ledgers[rank] = _Ledger()
+        return ledger
+
+    def _waits_in_vain(self, readable: list[Member]) -> bool:
+        """Whether something is missing that was lost with a member that has ended.
+
+        What a message waits for was written before it. So where writing is arriving, it can be read when the message
+        has been; and if nothing can be read any more, it is not there.
+        """
+        if not (self._some_ended and any(ledger.holds for ledger in self._ledgers.values())):
+            return False
+        ways = [member for member in readable if member.carries_messages]
+        if len(ways) > 1 and any(member in ways for member in self._with_work):
+            return False
+        return all(map(_is_prompt, ways)) and not _poll(ways, 0)
 
     def _stop_reading(self, member: Member) -> None:
         member.readable = False
+        self._some_ended = self._some_ended or member.carries_messages
         if self._selector is not None:
-            self._selector.unregister(member.communicator.fileno())
+            self._selector.unregister(member.descriptor)
 
-    def _settle(self) -> None:
-        """Nothing more can come: give what waited for something that is lost."""
-        for ledger in self._ledgers.values():
-            ledger.settle(self._ready)
-        if not self._ready:
-            raise EndOfMessages
+    # Both
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:  # before any lock: in a fork its holder may not exist
+            raise ForkedError(
+                f"this Task talks from process {self._process}, of which this process ({os.getpid()}) is a fork; "
+                "send from the parent, or start the child as a Task of its own"
+            )
+
+    def _tell_of_broken(self, member: Member, error: CommunicatorError) -> None:
+        if not member.broken:
+            member.broken = True
+            self._on_broken(member.name, error)
+
+
+class _Before:
+    """What had been written when a message was begun."""
+
+    __slots__ = ("_all", "_last_by_way")
+
+    def __init__(self, all_up_to: int, last_by_way: dict[Member, int]) -> None:
+        self._all = all_up_to
+        self._last_by_way = last_by_way
+
+    def number_for(self, member: Member) -> int:
+        """After which number the message may be delivered if it takes this way."""
+        return max(self._all, *(last for way, last in self._last_by_way.items() if way is not member), 0)
+
+
+_NOTHING = _Before(0, {})
 
 
 class _Numbers:
     """The numbers of what is written, and which of them are on their way."""
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._last = 0
         self._under_way: set[int] = set()
+        self._last_by_way: dict[Member, int] = {}  # the highest that has been written, for each
         self._gaps: list[int] = []
 
-    def draw(self) -> tuple[int, int]:
-        """Give a new number, and the last one up to which everything has been written."""
+    def draw(self) -> tuple[int, _Before]:
+        """Give a new number, and what has been written by now."""
+        self._check_free()
         with self._lock:
-            after = min(self._under_way) - 1 if self._under_way else self._last
+            all_up_to = min(self._under_way) - 1 if self._under_way else self._last
+            before = _Before(all_up_to, self._last_by_way.copy() if self._under_way else {})
             self._last += 1
             self._under_way.add(self._last)
-            return self._last, after
+            return self._last, before
 
-    def written(self, number: int) -> None:
+    def written(self, number: int, way: Member) -> None:
         with self._lock:
             self._under_way.discard(number)
+            self._last_by_way[way] = max(number, self._last_by_way.get(way, 0))
 
     def give_up(self, number: int) -> None:
+        """Make a number a gap. It stays under way until the reader has been told: nothing says that it comes after."""
         with self._lock:
             self._gaps.append(number)
 
-    def take_gaps(self) -> list[int]:
+    def next_gap(self) -> int | None:
         if not self._gaps:
-            return self._gaps
+            return None
+        self._check_free()
         with self._lock:
-            gaps, self._gaps = self._gaps, []
-            self._under_way.difference_update(gaps)
-            return gaps
+            return self._gaps.pop() if self._gaps else None
+
+    def _check_free(self) -> None:
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks, too
+            raise BusyError("a signal handler or a finalizer interrupted this thread in `write`; use another thread")
 
 
 class _Ledger:
     """What has come from one sender: restores the order, drops duplicates, knows what is missing."""
 
     def __init__(self) -> None:
-        self._complete = 0  # every number up to this one has been delivered
-        self._beyond: set[int] = set()  # delivered, but not all before it
-        self._waiting: dict[int, list[Message]] = {}  # by the number they wait for
-        self._held: set[int] = set()  # the numbers of those that wait
+        self._next = 1  # one more than the highest number that has come
+        self._gaps: list[tuple[int, int]] = []  # what has not come below it, in order: from, up to but without
+        self._held: list[tuple[int, int, Message]] = []  # in the order of the numbers that they wait for
+        self._held_bytes = 0
 
-    def take(self, message: Message, ready: list[Message]) -> None:
-        """Take in what came, and append to `ready` what can be delivered now."""
+    @property
+    def holds(self) -> bool:
+        """Whether a message waits for one that is missing."""
+        return bool(self._held)
+
+    @property
+    def complete(self) -> int:
+        """Every message up to this number has come."""
+        return self._gaps[0][0] - 1 if self._gaps else self._next - 1
+
+    def enter(self, message: Message) -> bool:
+        """Take note that a message has come; False when it had come before.
+
+        Raises:
+            ProtocolError: it is numbered as no Link numbers.
+        """
         number = message.sequence
-        if number <= self._complete or number in self._beyond or number in self._held:
-            return
-        if message.after > self._complete:
-            self._held.add(number)
-            self._waiting.setdefault(message.after, []).append(message)
-            return
-        self._deliver(message, ready)
-        self._advance(ready)
+        if message.after >= number:
+            raise ProtocolError(f"message {number} says that it comes after message {message.after}")
+        if number < self._next:
+            return self._fill(number)
+        if number > self._next:
+            if len(self._gaps) == MOST_GAPS:
+                raise ProtocolError(f"message {number} came, and {MOST_GAPS} of those before it are missing")
+            self._gaps.append((self._next, number))
+        self._next = number + 1
+        return True
 
-    def settle(self, ready: list[Message]) -> None:
-        """Deliver all that waits, in the order of its numbers."""
-        waiting = sorted((m for messages in self._waiting.values() for m in messages), key=lambda m: m.sequence)
-        self._waiting.clear()
-        for message in waiting:
-            self._deliver(message, ready)
+    def hold(self, message: Message) -> list[Message]:
+        """Keep a message that came too early; gives what is to be delivered because too much is kept."""
+        from _bisect import insort_right  # noqa: PLC0415 - most links hold nothing
+
+        insort_right(self._held, (message.after, message.sequence, message))
+        self._held_bytes += _size(message)
+        if len(self._held) > HELD_MESSAGES or self._held_bytes > HELD_BYTES:
+            return self.settle()
+        return []
+
+    def release(self, message: Message) -> list[Message]:
+        """Give a message, and those that have waited for it."""
+        if not self._held:
+            return [message]
+        from _bisect import bisect_right  # noqa: PLC0415 - as above
+
+        count = bisect_right(self._held, (self.complete + 1,))
+        released = [held for _, _, held in self._held[:count]]
+        del self._held[:count]
+        self._held_bytes -= sum(map(_size, released))
+        return [message, *released]
+
+    def settle(self) -> list[Message]:
+        """Give all that waits, in the order of its numbers."""
+        held = sorted((message for _, _, message in self._held), key=lambda message: message.sequence)
+        self._held.clear()
+        self._held_bytes = 0
+        return held
 
     def missing(self) -> list[range]:
         """The numbers that have not come, although a later one has."""
-        gaps = []
-        expected = self._complete + 1
-        for number in sorted(self._beyond | self._held):
-            if number > expected:
-                gaps.append(range(expected, number))
-            expected = number + 1
-        return gaps
+        return [range(*gap) for gap in self._gaps]
 
-    def _deliver(self, message: Message, ready: list[Message]) -> None:
-        self._held.discard(message.sequence)
-        self._beyond.add(message.sequence)
-        if message.signal not in (vocabulary.VOID, vocabulary.END):
-            ready.append(message)
+    def _fill(self, number: int) -> bool:
+        from _bisect import bisect_right  # noqa: PLC0415 - as above
 
-    def _advance(self, ready: list[Message]) -> None:
-        while self._complete + 1 in self._beyond:
-            self._complete += 1
-            self._beyond.discard(self._complete)
-            for message in self._waiting.pop(self._complete, ()):
-                self._deliver(message, ready)
+        index = bisect_right(self._gaps, (number, self._next)) - 1
+        if index < 0 or number >= self._gaps[index][1]:
+            return False
+        start, stop = self._gaps[index]
+        self._gaps[index : index + 1] = [gap for gap in ((start, number), (number + 1, stop)) if gap[0] < gap[1]]
+        return True
 
 
 def _fits(member: Member, size: int) -> bool:
@@ -365,21 +585,40 @@ def _fits(member: Member, size: int) -> bool:
     return limit is None or size <= limit
 
 
+def _too_large(size: int, members: list[Member]) -> MessageTooLargeError:
+    limits = ", ".join(f"{member.name} takes {member.communicator.capabilities.max_message}" for member in members)
+    return MessageTooLargeError(f"a message of {size} bytes: {limits}; send it in parts, or add a communicator")
+
+
 def _zero_copy(member: Member) -> bool:
     return member.communicator.capabilities.zero_copy
+
+
+def _is_prompt(member: Member) -> bool:
+    """Whether what was written can be read at once."""
+    capabilities = member.communicator.capabilities
+    return capabilities.delivery == "write" and not capabilities.crosses_hosts
+
+
+def _size(message: Message) -> int:
+    return 0 if message.payload is None else message.payload.nbytes
+
+
+def _closed() -> ClosedError:
+    return ClosedError("this Link was closed")
 
 
 def _rest(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - monotonic())
 
 
-def _wait_for_one(members: list[Member], deadline: float | None) -> list[Member]:
+def _poll(members: list[Member], timeout: float | None, bell: Doorbell | None = None) -> list[Member]:
+    """Give the members that have work; waits for one until the time is up, the bell rings, or a million seconds."""
     poll = select.poll()
-    by_descriptor = {member.communicator.fileno(): member for member in members}
-    for descriptor in by_descriptor:
-        poll.register(descriptor, select.POLLIN)
-    rest = _rest(deadline)
-    ready = poll.poll(None if rest is None else rest * 1000)
-    if not ready:
-        raise TimeoutError("no message came in time")
-    return [by_descriptor[descriptor] for descriptor, _ in ready]
+    for member in members:
+        poll.register(member.descriptor, select.POLLIN)
+    if bell is not None:
+        poll.register(bell, select.POLLIN)
+    events = poll.poll(None if timeout is None else min(timeout, _LONGEST_POLL) * 1000)
+    ready = {descriptor for descriptor, _ in events}
+    return [member for member in members if member.descriptor in ready]

@@ -56,8 +56,9 @@ class Message:
             DecodeError: the bytes cannot be turned into the object here. The error says what is missing and holds
                 the bytes; every other message is unharmed.
         """
-        if self.payload is not None:
-            self._contents = self.payload.decode()
+        payload = self.payload  # once: another thread may be at the same
+        if payload is not None:
+            self._contents = payload.decode()
             self.payload = None
         return self._contents
 

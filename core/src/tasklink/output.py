@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import selectors
 from io import FileIO
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from tasklink import vocabulary
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _SIGNALS = {1: vocabulary.STDOUT, 2: vocabulary.STDERR}
 # What a pipe of the largest common capacity holds when its reader was busy elsewhere.
 _READ_BYTES = 1 << 20
+
+_LONGEST_WAIT = 86_400.0  # seconds; epoll(7) counts milliseconds in a C int
 
 TAIL_BYTES = 1 << 20
 """How much of each stream's end a result holds, in bytes."""
@@ -81,6 +84,7 @@ class OutputCommunicator(Communicator):
 
     def __init__(self, streams: Mapping[int, str]) -> None:
         self._streams = dict(streams)
+        self._ready: list[int] = []  # in turn, so that a flood on one does not keep the other one waiting
         self._selector: selectors.BaseSelector | None = selectors.DefaultSelector()
         for descriptor in streams:
             os.set_blocking(descriptor, False)
@@ -110,17 +114,27 @@ class OutputCommunicator(Communicator):
 
     def read(self, timeout: float | None = None) -> Message:
         """Wait for output of either stream; see `Communicator.read`."""
+        deadline = None if timeout is None else monotonic() + timeout
         while self._streams:
-            ready = self._open_selector().select(timeout)
-            if not ready:
-                raise TimeoutError("the Task printed nothing in time")
-            descriptor = ready[0][0].fd
+            if not self._ready:
+                self._ready = self._wait(deadline)
+            descriptor = self._ready.pop(0)
             data = _read(descriptor)
             if data:
                 return Message.encoded(Payload(RAW, [data]), self._streams[descriptor])
-            self._forget(descriptor)
+            if data is not None:
+                self._forget(descriptor)
         self._open_selector()
         raise EndOfMessages
+
+    def _wait(self, deadline: float | None) -> list[int]:
+        while True:
+            rest = None if deadline is None else max(0.0, deadline - monotonic())
+            ready = self._open_selector().select(None if rest is None else min(rest, _LONGEST_WAIT))
+            if ready:
+                return [key.fd for key, _ in ready]
+            if rest == 0:
+                raise TimeoutError("the Task printed nothing in time")
 
     def fileno(self) -> int:
         """Readable while either stream is; see `Communicator.fileno`."""
@@ -131,6 +145,7 @@ class OutputCommunicator(Communicator):
     def close(self) -> None:
         """Stop reading. A program that still prints gets EPIPE."""
         if self._selector is not None:
+            self._ready.clear()
             for descriptor in list(self._streams):
                 self._forget(descriptor)
             self._selector.close()
@@ -182,7 +197,7 @@ class OutputKeeper:
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            self._file = FileIO(os.fspath(self._path), "w")  # as text, for the error
+            self._file = FileIO(os.fspath(self._path), "w", opener=_open_to_append)  # as text, for the error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -191,9 +206,17 @@ class OutputKeeper:
             self._file = None
 
 
-def _read(descriptor: int) -> bytes:
+def _open_to_append(path: str, flags: int) -> int:
+    """Both streams may go to one file: each writes behind what the other one has written."""
+    return os.open(path, flags | os.O_APPEND, 0o666)
+
+
+def _read(descriptor: int) -> bytes | None:
+    """Read what is there: nothing at the end, None if it was a false alarm."""
     try:
         return os.read(descriptor, _READ_BYTES)
+    except BlockingIOError:
+        return None
     except OSError:
         # A pseudo-terminal says EIO when its last user has gone; there is nothing more to read in any case.
         return b""

@@ -84,7 +84,7 @@ class TaskResult:
     @property
     def lost(self) -> int:
         """How many messages were sent and have not arrived; `missing` names them."""
-        return sum(map(len, self.missing))
+        return sum(gap.stop - gap.start for gap in self.missing)  # not len(), which does not count beyond 2**63
 
     def value_or_raise(self) -> object:
         """Give the value of a run that completed.

@@ -25,7 +25,13 @@ import attrs
 
 from tasklink import vocabulary
 from tasklink.doorbell import Doorbell
-from tasklink.errors import CommunicatorError, EndOfMessages, SignalNotDeliveredError, TaskNotStartedError
+from tasklink.errors import (
+    CommunicatorError,
+    EndOfMessages,
+    ProtocolError,
+    SignalNotDeliveredError,
+    TaskNotStartedError,
+)
 from tasklink.escalation import Escalation, Step
 from tasklink.hooks import TaskInfo
 from tasklink.link import Link
@@ -69,10 +75,10 @@ class Run:
         spec = plan.spec
         self._plan = plan
         self._observers = observers
-        self._evidence = Evidence(label=spec.label, command=plan.order is None)
+        self._evidence = Evidence(label=spec.label, command=plan.order is None, data_only=spec.codec == "json")
         info = TaskInfo(run_id=uuid.uuid4().hex, name=spec.label, communicators=plan.names)
         self._reception = Reception(spec, info, self._evidence, observers)
-        self._link = Link([], routes=spec.routes, encoding=CODECS[spec.codec], on_broken=self._reception.broken)
+        self._link = Link([], routes=spec.routes, encoding=CODECS[spec.codec], on_broken=self._tell_of_broken)
         self._process: Process | None = None
         self._clock = _Clock(timeout=spec.timeout, escalation=Escalation(spec.grace or 0.0))
         self._order_thread: threading.Thread | None = None
@@ -101,7 +107,9 @@ class Run:
             except TaskNotStartedError as error:
                 self._evidence.not_started = error
                 return self._conclude()
-            self._clock.start(start_timeout=None if self._evidence.command else START_SECONDS)
+            # A command never says hello, and a launcher may wait in a queue for hours.
+            spoken_to_soon = self._plan.order is not None and not self._plan.spec.prefix
+            self._clock.start(start_timeout=START_SECONDS if spoken_to_soon else None)
             self._reception.started(self._process.pid)
             try:
                 with selectors.DefaultSelector() as selector:
@@ -188,6 +196,13 @@ class Run:
                 except TimeoutError:
                     if not poll.poll(0):
                         return
+
+    def _tell_of_broken(self, name: str, error: CommunicatorError) -> None:
+        """Called by the thread that finds out."""
+        self._reception.broken(name, error)
+        if isinstance(error, ProtocolError) and not self._link.hears:
+            reason = f"communicator {name!r} broke, and no other is left: {error}"
+            self._wish(lambda: self._end(Ending(Status.CRASHED, reason, error)))
 
     # Ending it
 

@@ -7,7 +7,7 @@ interpreter that crashes in some library's exit handler has done its work before
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -26,10 +26,13 @@ from tasklink.errors import (
 from tasklink.result import Status
 
 if TYPE_CHECKING:
+    from tasklink.errors import CommunicatorError
     from tasklink.message import Message
     from tasklink.process import ExitStatus
 
 _LINES_SHOWN = 5
+_CHARACTERS_SHOWN = 300  # of each line: a progress bar may be one line of a megabyte
+_BYTES_SEARCHED = 64 << 10
 
 
 @attrs.frozen
@@ -37,12 +40,14 @@ class Ending:
     """That we ended the run, and why.
 
     Attributes:
-        status: CANCELLED, TIMED_OUT or NOT_STARTED.
+        status: CANCELLED, TIMED_OUT, NOT_STARTED or CRASHED.
         reason: in words.
+        cause: what else says it.
     """
 
     status: Status
     reason: str
+    cause: BaseException | None = None
 
 
 @attrs.define
@@ -52,6 +57,7 @@ class Evidence:
     Attributes:
         label: what the Task is called.
         command: it is a program that knows nothing of tasklink.
+        data_only: no code of its may run here: no pickle that it has made is decoded.
         hello: its process has spoken.
         receipt: the message that says how it ended, if one came.
         exit: how the process ended; None if it never was.
@@ -64,6 +70,7 @@ class Evidence:
 
     label: str
     command: bool
+    data_only: bool = False
     hello: bool = False
     receipt: Message | None = None
     exit: ExitStatus | None = None
@@ -98,14 +105,13 @@ def judge(evidence: Evidence) -> Verdict:
         return _judge_silence(evidence)
     if receipt.signal == vocabulary.RESULT:
         return _judge_result(evidence, receipt)
-    if receipt.signal == vocabulary.REFUSED:
-        return Verdict(Status.NOT_STARTED, error=_not_started(evidence, receipt))
-    if receipt.signal == vocabulary.FAILURE:
-        failure = _failure(evidence, receipt)
-        if evidence.ending is None:
-            return Verdict(Status.FAILED, error=failure)
-        return _ended_by_us(evidence, evidence.ending, cause=failure)
-    return _ended_by_us(evidence, evidence.ending or Ending(Status.CANCELLED, ""), receipt)
+    if receipt.signal == vocabulary.CANCELLED:
+        return _ended_by_us(evidence, evidence.ending or Ending(Status.CANCELLED, ""), receipt)
+    refused = receipt.signal == vocabulary.REFUSED
+    error = _not_started(evidence, receipt) if refused else _failure(evidence, receipt)
+    if evidence.ending is not None:
+        return _ended_by_us(evidence, attrs.evolve(evidence.ending, cause=error))
+    return Verdict(Status.NOT_STARTED if refused else Status.FAILED, error=error)
 
 
 def _judge_result(evidence: Evidence, receipt: Message) -> Verdict:
@@ -135,15 +141,14 @@ def _judge_silence(evidence: Evidence) -> Verdict:
     text = exit_.description
     if not evidence.command:
         text += f" after {evidence.messages} messages, without a receipt"
-    if exit_.signal_name == "SIGKILL":
+    if exit_.signal_name == "SIGKILL" and not evidence.broken:
         text += "; if nobody killed it, the system ran out of memory"
     return Verdict(Status.CRASHED, error=TaskCrashedError(_story(evidence, text)))
 
 
-def _ended_by_us(
-    evidence: Evidence, ending: Ending, receipt: Message | None = None, cause: TaskFailedError | None = None
-) -> Verdict:
+def _ended_by_us(evidence: Evidence, ending: Ending, receipt: Message | None = None) -> Verdict:
     value = None
+    cause = ending.cause
     if receipt is not None:
         try:
             value = receipt.contents
@@ -159,6 +164,7 @@ _ENDED_BY_US: dict[Status, tuple[type[TaskError], str]] = {
     Status.CANCELLED: (TaskCancelledError, " was cancelled"),
     Status.TIMED_OUT: (TaskTimedOutError, " was ended"),
     Status.NOT_STARTED: (TaskNotStartedError, " was ended"),
+    Status.CRASHED: (TaskCrashedError, " was ended"),
 }
 
 
@@ -166,37 +172,40 @@ _ENDED_BY_US: dict[Status, tuple[type[TaskError], str]] = {
 
 
 def _failure(evidence: Evidence, receipt: Message) -> TaskFailedError:
-    kind, text, traceback = vocabulary.texts(receipt)[:3]
-    return TaskFailedError(f"{evidence.label} raised {kind}: {text}", _exception(receipt, traceback), traceback)
+    kind, text, traceback = vocabulary.texts(receipt, 3)
+    exception = _exception(evidence, receipt, traceback)
+    return TaskFailedError(f"{evidence.label} raised {kind}: {text}", exception, traceback)
 
 
 def _not_started(evidence: Evidence, receipt: Message) -> TaskNotStartedError:
-    kind, text, traceback = vocabulary.texts(receipt)[:3]
+    kind, text, traceback = vocabulary.texts(receipt, 3)
     error = TaskNotStartedError(f"{evidence.label} could not begin: {kind}: {text}")
-    error.__cause__ = _exception(receipt, traceback)
+    error.__cause__ = _exception(evidence, receipt, traceback)
     return error
 
 
-def _exception(receipt: Message, traceback: str) -> BaseException | None:
+def _exception(evidence: Evidence, receipt: Message, traceback: str) -> BaseException | None:
     """Rebuild the Task's exception with its causes, as far as they could be carried over."""
     assert receipt.payload is not None
     buffers = receipt.payload.buffers
-    if len(buffers) < 4:
+    if evidence.data_only or len(buffers) < 4:
         return None
-    first: BaseException | None = None
     try:
-        chain = Payload(PICKLE, [buffers[3]]).decode()
-        assert isinstance(chain, list)
-        for number, parts in reversed(chain):
-            exception = _one_exception(number, parts)
-            if exception is None:
-                continue
+        return _rebuilt(Payload(PICKLE, [buffers[3]]).decode(), "in the Task:\n" + traceback.rstrip())
+    # The record and the exceptions in it are of the Task's making. What they should say came as text.
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def _rebuilt(chain: Any, note: str) -> BaseException | None:
+    first: BaseException | None = None
+    for number, parts in reversed(chain):
+        exception = _one_exception(number, parts)
+        if exception is not None:
             exception.__cause__ = first
             first = exception
-    except DecodeError:
-        return None
     if first is not None:
-        first.add_note("in the Task:\n" + traceback.rstrip())
+        first.add_note(note)
     return first
 
 
@@ -212,6 +221,11 @@ def _one_exception(codec: int, parts: list[bytes]) -> BaseException | None:
 
 def _story(evidence: Evidence, text: str) -> str:
     """Tell what happened, and the last that the Task said on its standard error."""
-    lines = evidence.stderr.decode("utf-8", "backslashreplace").splitlines()
-    last = "".join(f"\n  {line}" for line in lines[-_LINES_SHOWN:])
-    return f"{evidence.label} {text}" + (f"\nThe end of its stderr:{last}" if last else "")
+    broken = "".join(f"; communicator {name!r} broke: {error}" for name, error in evidence.broken.items())
+    lines = evidence.stderr[-_BYTES_SEARCHED:].decode("utf-8", "backslashreplace").splitlines()
+    last = "".join(f"\n  {_shortened(line)}" for line in lines[-_LINES_SHOWN:])
+    return f"{evidence.label} {text}{broken}" + (f"\nThe end of its stderr:{last}" if last else "")
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _CHARACTERS_SHOWN else f"{line[:_CHARACTERS_SHOWN]} …"

@@ -67,6 +67,8 @@ KINDS = ("report", "signal", "log", "progress", "result", "control")
 # These do not wait for what was sent before them.
 URGENT = frozenset({CANCEL, PAUSE, RESUME, PAUSED, VOID})
 OUTPUT = frozenset({STDOUT, STDERR})
+# These are for the Link that reads; it does not give them.
+UNHEARD = frozenset({VOID, END})
 
 
 def kind(signal: str | None) -> str:
@@ -84,15 +86,19 @@ _KINDS = {LOG: "log", PROGRESS: "progress", RESULT: "result", FAILURE: "result",
 def record(signal: str, *texts: str) -> Message:
     """Make a message that carries texts.
 
-    Lone surrogates, which file names and broken output bring, survive.
+    What is not Unicode, such as the lone surrogates of file names and broken output, is escaped with backslashes.
     """
-    return Message.encoded(Payload(RAW, [text.encode("utf-8", "surrogatepass") for text in texts] or [b""]), signal)
+    return Message.encoded(Payload(RAW, [text.encode("utf-8", "backslashreplace") for text in texts] or [b""]), signal)
 
 
-def texts(message: Message) -> list[str]:
+def texts(message: Message, count: int | None = None) -> list[str]:
     """Read the texts of a record; what is not UTF-8 is escaped with backslashes.
 
-    A record of a later version may have more texts than this version knows.
+    Args:
+        message: a record. One of a later version may have more texts than this version knows, one of another's making
+            fewer than it should.
+        count: how many to give, whatever there is: those that are absent are empty. None: all.
     """
     assert message.payload is not None
-    return [bytes(buffer).decode("utf-8", "backslashreplace") for buffer in message.payload.buffers]
+    texts = [bytes(buffer).decode("utf-8", "backslashreplace") for buffer in message.payload.buffers[:count]]
+    return texts if count is None else texts + [""] * (count - len(texts))

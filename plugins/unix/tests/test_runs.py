@@ -177,7 +177,7 @@ class TestPrefix:
                 result = executing.run(TaskSpec(run=echo(), prefix=prefix), value=3)
                 if result.status is not Status.COMPLETED:
                     break
-        assert f"did not pass on descriptor {number}" in str(result.error)
+        assert f"descriptor {number}, which communicator" in str(result.error)
         assert result.stdout == b""
 
     def test_a_launcher_that_drops_standard_input(self, tmp_path: Path) -> None:
