@@ -24,6 +24,7 @@ TASK_SIDE = (
     "doorbell",
     "errors",
     "framing",
+    "ledger",
     "link",
     "message",
     "stream",

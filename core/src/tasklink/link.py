@@ -1,17 +1,8 @@
 """Several communicators used as one.
 
-Every message gets a number when it is written, and says after which number it may be delivered (`after`): normally
-the last one whose write had returned. So the reader restores the order whichever way each message came, while two
-messages that were written at the same time do not wait for each other; and a cancel, which says 0, waits for nothing.
-
-`after` stands for all numbers up to it, so while an old message is still being written, younger ones that were written
-already cannot be named without it. Those that went the same way need not be named, because every communicator keeps
-its order. For those that went another way it is: the order matters more than not to wait.
-
-The numbers are also the ledger: the reader knows which are missing, and the last message says how many there were.
-
-The reader trusts its peer with nothing but its contents. What waits for a missing message is bounded, and beyond the
-bounds the order is given up rather than memory.
+What is written gets a number, and goes over the communicator that suits it; what is read is given in the order of the
+numbers, whichever way it came. How that works, and what is missing, is the matter of `ledger`: it is the reader's
+account, and the last message says how many there were.
 
 This module is part of the Task side. One thread reads a Link at a time; any number write.
 """
@@ -28,7 +19,6 @@ from tasklink import codec, vocabulary
 from tasklink.doorbell import Doorbell
 from tasklink.errors import (
     BrokenError,
-    BusyError,
     ClosedError,
     CommunicatorError,
     EndOfMessages,
@@ -36,6 +26,7 @@ from tasklink.errors import (
     MessageTooLargeError,
     ProtocolError,
 )
+from tasklink.ledger import NOTHING, Before, Ledger, Numbers
 from tasklink.message import Message
 
 TYPE_CHECKING = False
@@ -47,12 +38,6 @@ if TYPE_CHECKING:
 
 # From this size on, a payload prefers a communicator that does not copy it. Below, all of them are equally fast.
 LARGE = 64 << 10
-
-# What waits for a missing message: as much as fast ones may bring while a slow one is at a large message.
-HELD_MESSAGES = 1 << 16
-HELD_BYTES = 64 << 20
-# A sender that leaves out more than this does not number its messages, whatever it does.
-MOST_GAPS = 1 << 18
 
 # While one member has work all the time, the others are asked every so many messages whether they have.
 _TURNS = 64
@@ -124,8 +109,8 @@ class Link:
         self.reading_failed = False
         self._closed = False
         self._peer_has: Collection[str] | None = None
-        self._numbers = _Numbers()
-        self._ledgers: dict[int, _Ledger] = {}
+        self._numbers = Numbers()
+        self._ledgers: dict[int, Ledger] = {}
         self._ready: list[Message] = []  # can be given now, the next one last
         self._with_work: list[Member] = []
         self._turns = 0
@@ -175,7 +160,7 @@ class Link:
         self._fill_gaps(deadline)
         number, before = self._numbers.draw()
         if message.signal in vocabulary.URGENT:
-            before = _NOTHING
+            before = NOTHING
         self._write_numbered(Message.encoded(payload, message.signal, number), members, before, deadline)
 
     def finish(self, timeout: float | None = None) -> None:
@@ -192,10 +177,10 @@ class Link:
         while number is not None:
             void = vocabulary.record(vocabulary.VOID)
             void.sequence = number
-            self._write_numbered(void, self._candidates(void.signal, 0), _NOTHING, deadline)
+            self._write_numbered(void, self._candidates(void.signal, 0), NOTHING, deadline)
             number = self._numbers.next_gap()
 
-    def _write_numbered(self, message: Message, members: list[Member], before: _Before, deadline: float | None) -> None:
+    def _write_numbered(self, message: Message, members: list[Member], before: Before, deadline: float | None) -> None:
         message.rank = self._rank
         try:
             member = self._write_to_one(message, members, before, deadline)
@@ -204,7 +189,7 @@ class Link:
             raise
         self._numbers.written(message.sequence, member)
 
-    def _write_to_one(self, message: Message, members: list[Member], before: _Before, deadline: float | None) -> Member:
+    def _write_to_one(self, message: Message, members: list[Member], before: Before, deadline: float | None) -> Member:
         for member in members:
             message.after = before.number_for(member)
             try:
@@ -396,14 +381,14 @@ class Link:
             return []
         return ledger.hold(message) if message.after > ledger.complete else ledger.release(message)
 
-    def _ledger(self, member: Member, rank: int) -> _Ledger:
+    def _ledger(self, member: Member, rank: int) -> Ledger:
         if member.rank is None:
             member.rank = rank
         if rank != member.rank:
             raise ProtocolError(f"the peer of rank {member.rank} sent a message of rank {rank}")
         ledger = self._ledgers.get(rank)
         if ledger is None:
-            ledger = self._ledgers[rank] = _Ledger()
+            ledger = self._ledgers[rank] = Ledger()
         return ledger
 
     def _waits_in_vain(self, readable: list[Member]) -> bool:
@@ -440,146 +425,6 @@ class Link:
             self._on_broken(member.name, error)
 
 
-class _Before:
-    """What had been written when a message was begun."""
-
-    __slots__ = ("_all", "_last_by_way")
-
-    def __init__(self, all_up_to: int, last_by_way: dict[Member, int]) -> None:
-        self._all = all_up_to
-        self._last_by_way = last_by_way
-
-    def number_for(self, member: Member) -> int:
-        """After which number the message may be delivered if it takes this way."""
-        return max(self._all, *(last for way, last in self._last_by_way.items() if way is not member), 0)
-
-
-_NOTHING = _Before(0, {})
-
-
-class _Numbers:
-    """The numbers of what is written, and which of them are on their way."""
-
-    def __init__(self) -> None:
-        self._lock = RLock()
-        self._last = 0
-        self._under_way: set[int] = set()
-        self._last_by_way: dict[Member, int] = {}  # the highest that has been written, for each
-        self._gaps: list[int] = []
-
-    def draw(self) -> tuple[int, _Before]:
-        """Give a new number, and what has been written by now."""
-        self._check_free()
-        with self._lock:
-            all_up_to = min(self._under_way) - 1 if self._under_way else self._last
-            before = _Before(all_up_to, self._last_by_way.copy() if self._under_way else {})
-            self._last += 1
-            self._under_way.add(self._last)
-            return self._last, before
-
-    def written(self, number: int, way: Member) -> None:
-        with self._lock:
-            self._under_way.discard(number)
-            self._last_by_way[way] = max(number, self._last_by_way.get(way, 0))
-
-    def give_up(self, number: int) -> None:
-        """Make a number a gap. It stays under way until the reader has been told: nothing says that it comes after."""
-        with self._lock:
-            self._gaps.append(number)
-
-    def next_gap(self) -> int | None:
-        if not self._gaps:
-            return None
-        self._check_free()
-        with self._lock:
-            return self._gaps.pop() if self._gaps else None
-
-    def _check_free(self) -> None:
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks, too
-            raise BusyError("a signal handler or a finalizer interrupted this thread in `write`; use another thread")
-
-
-class _Ledger:
-    """What has come from one sender: restores the order, drops duplicates, knows what is missing."""
-
-    def __init__(self) -> None:
-        self._next = 1  # one more than the highest number that has come
-        self._gaps: list[tuple[int, int]] = []  # what has not come below it, in order: from, up to but without
-        self._held: list[tuple[int, int, Message]] = []  # in the order of the numbers that they wait for
-        self._held_bytes = 0
-
-    @property
-    def holds(self) -> bool:
-        """Whether a message waits for one that is missing."""
-        return bool(self._held)
-
-    @property
-    def complete(self) -> int:
-        """Every message up to this number has come."""
-        return self._gaps[0][0] - 1 if self._gaps else self._next - 1
-
-    def enter(self, message: Message) -> bool:
-        """Take note that a message has come; False when it had come before.
-
-        Raises:
-            ProtocolError: it is numbered as no Link numbers.
-        """
-        number = message.sequence
-        if message.after >= number:
-            raise ProtocolError(f"message {number} says that it comes after message {message.after}")
-        if number < self._next:
-            return self._fill(number)
-        if number > self._next:
-            if len(self._gaps) == MOST_GAPS:
-                raise ProtocolError(f"message {number} came, and {MOST_GAPS} of those before it are missing")
-            self._gaps.append((self._next, number))
-        self._next = number + 1
-        return True
-
-    def hold(self, message: Message) -> list[Message]:
-        """Keep a message that came too early; gives what is to be delivered because too much is kept."""
-        from _bisect import insort_right  # noqa: PLC0415 - most links hold nothing
-
-        insort_right(self._held, (message.after, message.sequence, message))
-        self._held_bytes += _size(message)
-        if len(self._held) > HELD_MESSAGES or self._held_bytes > HELD_BYTES:
-            return self.settle()
-        return []
-
-    def release(self, message: Message) -> list[Message]:
-        """Give a message, and those that have waited for it."""
-        if not self._held:
-            return [message]
-        from _bisect import bisect_right  # noqa: PLC0415 - as above
-
-        count = bisect_right(self._held, (self.complete + 1,))
-        released = [held for _, _, held in self._held[:count]]
-        del self._held[:count]
-        self._held_bytes -= sum(map(_size, released))
-        return [message, *released]
-
-    def settle(self) -> list[Message]:
-        """Give all that waits, in the order of its numbers."""
-        held = sorted((message for _, _, message in self._held), key=lambda message: message.sequence)
-        self._held.clear()
-        self._held_bytes = 0
-        return held
-
-    def missing(self) -> list[range]:
-        """The numbers that have not come, although a later one has."""
-        return [range(*gap) for gap in self._gaps]
-
-    def _fill(self, number: int) -> bool:
-        from _bisect import bisect_right  # noqa: PLC0415 - as above
-
-        index = bisect_right(self._gaps, (number, self._next)) - 1
-        if index < 0 or number >= self._gaps[index][1]:
-            return False
-        start, stop = self._gaps[index]
-        self._gaps[index : index + 1] = [gap for gap in ((start, number), (number + 1, stop)) if gap[0] < gap[1]]
-        return True
-
-
 def _fits(member: Member, size: int) -> bool:
     limit = member.communicator.capabilities.max_message
     return limit is None or size <= limit
@@ -598,10 +443,6 @@ def _is_prompt(member: Member) -> bool:
     """Whether what was written can be read at once."""
     capabilities = member.communicator.capabilities
     return capabilities.delivery == "write" and not capabilities.crosses_hosts
-
-
-def _size(message: Message) -> int:
-    return 0 if message.payload is None else message.payload.nbytes
 
 
 def _closed() -> ClosedError:
