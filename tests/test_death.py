@@ -2,6 +2,7 @@
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import psutil
 import pytest
 import sample_tasks
 
-from tasklink import Executor, Status, TaskSpec
+from tasklink import Executor, Status, TaskSpec, hookimpl
 
 TASKS = str(Path(__file__).parent / "tasks")
 
@@ -62,6 +63,27 @@ def test_exit_right_after_a_message(executor, how, size):
             (number, size) for number in range(count)
         ]
         assert result.lost == 0
+
+
+def test_slow_observer(protocol):
+    """What a Task sent before its end is all taken in, however long that takes."""
+
+    class Slow:
+        def __init__(self):
+            self.waited = False
+
+        @hookimpl
+        def tasklink_message_received(self, task):
+            if not self.waited:
+                end = os.pidfd_open(task.pid)
+                select.select([end], [], [], 10)  # all the rest is in the kernel now
+                os.close(end)
+                self.waited = True
+            time.sleep(0.001)
+
+    with Executor(protocol, observers=[Slow()]) as executor:
+        result = executor.run("sample_tasks:end_by", how="return", count=400, size=100)
+    assert (result.status, len(result.messages), result.lost) == (Status.COMPLETED, 400, 0)
 
 
 HOST = """

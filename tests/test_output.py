@@ -115,11 +115,5 @@ def test_a_flood_that_outlives_the_task(executor):
 
 def test_output_is_there_before_the_crash(executor):
     """What was printed before a crash is there, although stdout is no terminal."""
-    code = "import os; print('the last words'); os.kill(os.getpid(), 9)"
-    result = executor.run(exec_code, code=code)
+    result = executor.run("sample_tasks:print_and_die")
     assert (result.status, result.stdout) == (Status.CRASHED, b"the last words\n")
-
-
-def exec_code(code):
-    """Execute some code in the Task's process."""
-    exec(code, {})

@@ -200,6 +200,12 @@ def end_by(how, count=3, size=1000):
     raise ValueError(how)
 
 
+def print_and_die():
+    """Print, and be killed."""
+    print("the last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def leave_a_child(own_session):
     """Leave a grandchild behind that keeps stdout and stderr open."""
     print("before", flush=True)

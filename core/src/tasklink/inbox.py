@@ -24,8 +24,9 @@ class Inbox:
         self._keep = keep
         self._kept: list[Message] = []
         self._count = 0
-        # By weak reference: nothing is put aside for a follower that nobody asks any more.
-        self._followers: weakref.WeakSet[SimpleQueue[Message | None]] = weakref.WeakSet()
+        # By weak reference: nothing is put aside for a follower that nobody asks any more. In a list, since a WeakSet
+        # takes longer to be found empty than all the rest of `put`.
+        self._followers: list[weakref.ref[SimpleQueue[Message | None]]] = []
         self._over = False
         self._lock = threading.Lock()
 
@@ -35,15 +36,13 @@ class Inbox:
             self._count += 1
             if self._keep:
                 self._kept.append(message)
-            for follower in self._followers:
-                follower.put(message)
+            self._give(message)
 
     def close(self) -> None:
         """Say that no more will come."""
         with self._lock:
             self._over = True
-            for follower in self._followers:
-                follower.put(None)
+            self._give(None)
             self._followers.clear()
 
     def follow(self) -> Iterator[Message]:
@@ -55,8 +54,15 @@ class Inbox:
             if self._over:
                 follower.put(None)
             else:
-                self._followers.add(follower)
+                self._followers = [reference for reference in self._followers if reference() is not None]
+                self._followers.append(weakref.ref(follower))
         return iter(follower.get, None)
+
+    def _give(self, message: Message | None) -> None:
+        for reference in self._followers:
+            follower = reference()
+            if follower is not None:
+                follower.put(message)
 
     @property
     def messages(self) -> tuple[Message, ...]:

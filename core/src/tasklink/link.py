@@ -259,6 +259,12 @@ class Link:
         """Whether messages may still come."""
         return any(member.readable and member.carries_messages for member in self.members)
 
+    def stop_reading_output(self) -> None:
+        """Read no more from the members that only capture output; the others go on."""
+        for member in self.members:
+            if member.readable and not member.carries_messages:
+                self._stop_reading(member)
+
     @property
     def missing(self) -> list[range]:
         """The numbers of messages that were sent and have not come."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tasklink import vocabulary
+from tasklink import framing, vocabulary
 from tasklink.doorbell import Doorbell
 from tasklink.errors import (
     CommunicatorError,
@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from tasklink.plan import Plan
     from tasklink.process import Process
 
-# A descendant outside the group may print for ever: what is not read by then was not the Task's.
-DRAIN_SECONDS = 0.2
+# More than any pipe and any socket buffer holds. See `Run._drain`.
+DRAINED_OUTPUT = 32 << 20
+DRAINED_MESSAGES = 512 << 20
 # For messages that must not hold up the loop: a Task that listens takes them at once.
 CONTROL_SECONDS = 0.1
 # Between telling a Task that Ctrl-C was pressed and killing it.
@@ -185,17 +186,30 @@ class Run:
         return True
 
     def _drain(self) -> None:
-        """Take in what the kernel still holds. Nothing more is written to the Task's own channels: it has ended."""
-        deadline = monotonic() + DRAIN_SECONDS
+        """Take in all that the kernel still holds of a Task that has ended, however long that takes.
+
+        Only bytes bound it, so that a machine under load loses nothing: more than the channels can hold was written
+        afterwards, by a descendant that goes on.
+        """
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
+        output, messages = DRAINED_OUTPUT, DRAINED_MESSAGES
         with suppress(EndOfMessages):
-            while monotonic() < deadline:
+            while messages > 0:
                 try:
-                    self._reception.take(self._link.read(timeout=0))
+                    message = self._link.read(timeout=0)
                 except TimeoutError:
                     if not poll.poll(0):
                         return
+                    continue
+                size = 0 if message.payload is None else message.payload.nbytes
+                if message.signal in vocabulary.OUTPUT:
+                    output -= size
+                else:
+                    messages -= size + framing.PREFIX.size
+                if output < 0:
+                    self._link.stop_reading_output()
+                self._reception.take(message)
 
     def _tell_of_broken(self, name: str, error: CommunicatorError) -> None:
         """Called by the thread that finds out."""
