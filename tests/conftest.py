@@ -29,6 +29,12 @@ def protocol(request):
     return PROTOCOLS[request.param]
 
 
+@pytest.fixture(params=["unix", "pipe"])
+def alone(request):
+    """One communicator, for what takes long: together they do what each does alone."""
+    return [request.param]
+
+
 @pytest.fixture
 def executor(protocol):
     """An Executor over one protocol."""

@@ -40,12 +40,12 @@ def test_light_imports(executor):
     assert ours <= {f"tasklink.{module}" for module in TASK_SIDE}
 
 
-def test_hundred_noop_tasks(protocol):
+def test_hundred_noop_tasks(alone):
     """Tasks that do nothing cost at most 1.25 times an interpreter that imports what any of them needs."""
     reference = [sys.executable, "-c", "import pickle, socket, struct, threading"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     ratios = []
-    with Executor(protocol) as executor:
+    with Executor(alone) as executor:
         executor.run("time:monotonic")
         for _ in range(100):
             begin = time.perf_counter()
