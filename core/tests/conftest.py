@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,15 +14,26 @@ import psutil
 import pytest
 
 from tasklink.guardian import Guardian
+from tasklink.hooks import Observers, hookimpl
+from tasklink.plan import Protocol, make_plan
 from tasklink.sentinel import open_end
+from tasklink.supervision import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from types import ModuleType
+
+    from tasklink.communicator import Communicator
+    from tasklink.config import TaskSpec
+    from tasklink.result import TaskResult
 
 IGNORES_SIGTERM = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 )
+
+# What Tasks import stands in files of its own: a process finds it without the tests.
+TASKS = Path(__file__).parent / "tasks"
 
 
 def _holdings() -> tuple[list[str], list[int]]:
@@ -108,3 +120,36 @@ def stubborn(python: tuple[str, ...]) -> tuple[str, ...]:
 def run_host() -> Callable[[str], str]:
     """Run a program that uses tasklink in an interpreter of its own; what it prints. It writes no error."""
     return _run_host
+
+
+@pytest.fixture
+def wires(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A small protocol, in a module that Tasks can import."""
+    monkeypatch.syspath_prepend(TASKS)
+    return importlib.import_module("wires")
+
+
+@pytest.fixture
+def errands(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What Tasks have to do, in a module that they can import."""
+    monkeypatch.syspath_prepend(TASKS)
+    return importlib.import_module("errands")
+
+
+@pytest.fixture
+def run_over(guardian: Guardian) -> Callable[..., tuple[TaskResult, list[str]]]:
+    """Run a Task over some protocols, by their classes; its result, and what it logged."""
+
+    def run(spec: TaskSpec, *kinds: type[Communicator], **parameters: object) -> tuple[TaskResult, list[str]]:
+        logs: list[str] = []
+
+        class Logs:
+            @hookimpl
+            def tasklink_log(self, level: str, text: str) -> None:
+                logs.append(f"{level}: {text}")
+
+        protocols = [Protocol(name=f"{kind.__name__}{n}", kind=kind, settings=None) for n, kind in enumerate(kinds)]
+        plan = make_plan(spec, parameters, protocols, guardian=guardian, bundle=lambda _: Path())
+        return Run(plan, Observers([Logs()])).execute(), logs
+
+    return run

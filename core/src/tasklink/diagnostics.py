@@ -87,9 +87,12 @@ class _Loader:
 
 def _tell_of_records(logging: Any, say: Callable[[Message], None]) -> None:
     hand_on = logging.Logger.callHandlers
+    last_resort = logging.lastResort
 
     def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-        _say(say, _level(record.levelno), record.name, _text_of(record, logging))
+        said = _say(say, _level(record.levelno), record.name, _text_of(record, logging))
+        if not (said or logger.hasHandlers()) and record.levelno >= last_resort.level:
+            last_resort.handle(record)
         hand_on(logger, record)
 
     logging.Logger.callHandlers = call_handlers
@@ -102,7 +105,8 @@ def _text_of(record: logging.LogRecord, logging: Any) -> str:
         text = record.getMessage()
     # Python's own handlers do not fail for a wrong format or an argument that cannot be shown, so we do not.
     except Exception as error:  # noqa: BLE001
-        text = f"{record.msg!r} (its arguments cannot be put in: {type(error).__name__})"
+        what = repr(record.msg) if isinstance(record.msg, str) else type(record.msg).__name__
+        text = f"{what} (its arguments cannot be put in: {type(error).__name__})"
     if record.exc_info:
         text += "\n" + logging.Formatter().formatException(record.exc_info)
     if record.stack_info:
@@ -139,20 +143,25 @@ def _tell_of_warnings(say: Callable[[Message], None]) -> None:
     # Python's C code shows a warning without this module as long as nobody has imported it. It is small.
     import warnings  # noqa: PLC0415 - not needed by those who import this module without installing it
 
+    show = warnings.showwarning
+
     def tell(  # noqa: PLR0917 - the signature is Python's
         message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        del file, line  # for those who print
-        _say(say, "warning", "warnings", f"{filename}:{lineno}: {category.__name__}: {message}")
+        if not _say(say, "warning", "warnings", f"{filename}:{lineno}: {category.__name__}: {message}"):
+            show(message, category, filename, lineno, file, line)
 
     warnings.showwarning = tell
 
 
-def _say(say: Callable[[Message], None], level: str, logger: str, text: str) -> None:
+def _say(say: Callable[[Message], None], level: str, logger: str, text: str) -> bool:
+    """Send a log; False when it could not be sent.
+
+    The Executor is gone, or this is a fork, or a signal handler. Whoever logs must not fail for that; the text goes
+    where it would have gone without tasklink.
+    """
     try:
         say(vocabulary.record(vocabulary.LOG, level, logger, text))
     except TasklinkError:
-        # The Executor is gone, or this is a fork, or a signal handler. Whoever calls logging.info() must not fail for
-        # that; the text goes where it would have gone without tasklink.
-        if sys.stderr is not None:
-            sys.stderr.write(f"{level}: {logger}: {text}\n")
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""A protocol as small as one can be, and one that no Task can connect."""
+
+from __future__ import annotations
+
+import socket
+
+from tasklink.communicator import Address, Capabilities, Listener
+from tasklink.stream import StreamCommunicator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+
+class Wire(StreamCommunicator):
+    """Messages over a socket pair."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    settings: ClassVar[str] = ""
+
+    @classmethod
+    def listen(cls, settings: object) -> Waiting:
+        """Make the pair."""
+        return Waiting(cls)
+
+    @classmethod
+    def connect(cls, address: Address) -> Wire:
+        """Take over the inherited end."""
+        (descriptor,) = address.descriptors
+        return cls(descriptor, descriptor)
+
+
+class CutWire(Wire):
+    """A wire that works on the Executor's side only."""
+
+    @classmethod
+    def connect(cls, address: Address) -> Wire:
+        """Fail."""
+        raise OSError("the wire is cut")
+
+
+class Waiting(Listener):
+    """Both ends, until the Task has started."""
+
+    def __init__(self, kind: type[Wire]) -> None:
+        self._kind = kind
+        self._ours, self._theirs = socket.socketpair()
+        self.address = Address({"what": "a wire"}, (self._theirs.fileno(),), b"the key of this wire")
+
+    def accept(self, timeout: float | None = None) -> Wire:
+        """Give our end away, and close the Task's."""
+        self._theirs.close()
+        descriptor = self._ours.detach()
+        return self._kind(descriptor, descriptor)
+
+    def close(self) -> None:
+        """Close what was not given away."""
+        self._ours.close()
+        self._theirs.close()

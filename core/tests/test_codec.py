@@ -1,0 +1,544 @@
+"""Objects to buffers and back: any object passes or is refused by name; large memory passes without a copy."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from fractions import Fraction
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasklink import codec, framing
+from tasklink.codec import CLOUDPICKLE, JSON, PICKLE, RAW, Payload, encode
+from tasklink.errors import DecodeError, EncodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MIB = 1 << 20
+
+
+def carried(payload: Payload, *, whole: bool = True) -> Payload:
+    """A payload as it is behind the wire."""
+    buffers = framing.encode(framing.Frame(0, 1, 0, 0, payload.codec, None, payload.buffers))
+    parts = [buffers] if whole else list(framing.split(buffers))
+    (frame,) = framing.FrameDecoder().feed(b"".join(b"".join(part) for part in parts))
+    return Payload(frame.codec, frame.buffers)
+
+
+def round_trip(contents: object, number: int = PICKLE) -> object:
+    """An object as it is behind the wire."""
+    return carried(encode(contents, number)).decode()
+
+
+def shares_memory(array: np.ndarray, payload: Payload) -> bool:
+    """Whether an array lies in one of the out-of-band buffers of a payload."""
+    return any(np.shares_memory(array, np.frombuffer(buffer, np.uint8)) for buffer in payload.buffers[1:])
+
+
+atoms = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.complex_numbers(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.binary().map(bytearray)
+    | st.fractions()
+    | st.datetimes()
+    | st.uuids()
+)
+hashable = st.integers() | st.text() | st.binary() | st.tuples(st.integers(), st.text())
+objects = st.recursive(
+    atoms | st.frozensets(hashable) | st.sets(hashable),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(hashable, inner),
+    max_leaves=12,
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+class TestObjects:
+    """Pickles."""
+
+    @given(objects)
+    @settings(deadline=None)
+    def test_any_object_arrives_equal_and_of_its_type(self, contents: object) -> None:
+        """What was sent is what arrives."""
+        arrived = round_trip(contents)
+        assert arrived == contents
+        assert type(arrived) is type(contents)
+
+    @pytest.mark.parametrize(
+        "contents",
+        [
+            OrderedDict(a=1),
+            Fraction(1, 3),
+            datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
+            range(3),
+            ValueError("as a value"),
+            len,
+            threading.Thread,
+        ],
+        ids=repr,
+    )
+    def test_objects_of_libraries_go_as_plain_pickles(self, contents: object) -> None:
+        """Nothing but plain pickle is asked for what plain pickle can do."""
+        payload = encode(contents)
+        assert payload.codec == PICKLE
+        assert repr(carried(payload).decode()) == repr(contents)
+
+    def test_an_object_that_refers_to_itself(self) -> None:
+        """A cycle stays a cycle."""
+        contents: list[object] = [1]
+        contents.append(contents)
+        arrived = round_trip(contents)
+        assert isinstance(arrived, list)
+        assert arrived[1] is arrived
+
+    @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 64 << 10, MIB, 9 * MIB])
+    @pytest.mark.parametrize("number", [PICKLE, JSON])
+    def test_bytes_go_as_they_are(self, size: int, number: int) -> None:
+        """`bytes` of any size are one raw buffer, not copied, whatever the codec of the run."""
+        contents = bytes(range(256)) * (size // 256) + bytes(size % 256)
+        payload = encode(contents, number)
+        assert payload.codec == RAW
+        assert payload.buffers[0] is contents
+        assert carried(payload).decode() == contents
+
+    def test_raw_buffers_of_a_record_decode_to_bytes(self) -> None:
+        """Several raw buffers are a tuple of `bytes`."""
+        assert carried(Payload(RAW, [b"one", b"", b"three"])).decode() == (b"one", b"", b"three")
+
+    def test_nbytes_counts_every_buffer(self) -> None:
+        """A payload says how large it is."""
+        payload = encode([np.zeros(1000), np.zeros(2000)])
+        assert payload.nbytes == sum(len(buffer) for buffer in payload.buffers) > 24_000
+
+
+ARRAYS = {
+    "large": np.arange(200_000, dtype=np.float64),
+    "at the limit": np.arange(codec.OUT_OF_BAND, dtype=np.uint8),
+    "fortran": np.asfortranarray(np.arange(60_000, dtype=np.int32).reshape(200, 300)),
+    "structured": np.zeros(1000, dtype=[("x", "f8"), ("name", "S8")]),
+    "big-endian": np.arange(5000, dtype=">i4"),
+    "three dimensions": np.arange(24_000, dtype=np.int16).reshape(20, 30, 40),
+}
+OTHER_ARRAYS = {
+    "small": np.arange(10),
+    "empty": np.empty((0, 3)),
+    "zero-dimensional": np.array(7.5),
+    "non-contiguous": np.arange(100_000).reshape(100, 1000)[::2, ::3],
+    "reversed": np.arange(10_000)[::-1],
+    "objects": np.array([{"a": 1}, None, "text"], dtype=object),
+    "dates": np.arange("2024-01", "2034-01", dtype="datetime64[D]"),
+    "texts": np.array(["a", "bc"] * 5000),
+    "broadcast": np.broadcast_to(np.arange(3), (2000, 3)),
+}
+
+
+class TestArrays:
+    """Memory that is not copied."""
+
+    @pytest.mark.parametrize("name", ARRAYS)
+    @pytest.mark.parametrize("whole", [True, False], ids=["whole", "in pieces"])
+    def test_a_large_array_is_the_memory_it_was_read_into(self, name: str, whole: bool) -> None:
+        """It is sent from where it lies, and arrives equal, writable, in its order, over the received buffer."""
+        array = ARRAYS[name]
+        sent = encode(array)
+        assert len(sent.buffers) == 2
+        assert shares_memory(array, sent)
+
+        payload = carried(sent, whole=whole)
+        arrived = payload.decode()
+
+        assert isinstance(arrived, np.ndarray)
+        assert arrived.dtype == array.dtype
+        np.testing.assert_array_equal(arrived, array)
+        assert shares_memory(arrived, payload)
+        assert arrived.flags.writeable
+        assert arrived.flags.f_contiguous == array.flags.f_contiguous
+        arrived[...] = arrived[::-1].copy()  # memory of its own: no fault, and no harm to what was sent
+
+    @pytest.mark.parametrize("name", OTHER_ARRAYS)
+    def test_any_array_arrives_equal_and_writable(self, name: str) -> None:
+        """Arrays that have no contiguous memory of their own to lend are copied."""
+        array = OTHER_ARRAYS[name]
+        arrived = round_trip(array)
+        assert isinstance(arrived, np.ndarray)
+        assert arrived.dtype == array.dtype
+        np.testing.assert_array_equal(arrived, array)
+        assert arrived.flags.writeable
+
+    def test_arrays_inside_other_objects(self) -> None:
+        """Each one goes out of band, wherever it stands; one that stands twice goes once."""
+        array = np.arange(10_000.0)
+        sent = encode({"x": [array, array], "y": (np.ones((100, 100)), "text")})
+        assert len(sent.buffers) == 3
+
+        payload = carried(sent)
+        arrived = payload.decode()
+        assert isinstance(arrived, dict)
+        assert arrived["x"][0] is arrived["x"][1]
+        np.testing.assert_array_equal(arrived["x"][0], array)
+        assert shares_memory(arrived["y"][0], payload)
+
+    def test_an_array_that_may_not_be_written_to_arrives_so(self) -> None:
+        """A promise that was made on one side holds on the other."""
+        array = np.arange(10_000.0)
+        array.flags.writeable = False
+        arrived = round_trip(array)
+        assert isinstance(arrived, np.ndarray)
+        assert not arrived.flags.writeable
+
+    def test_more_buffers_than_the_wire_allows(self) -> None:
+        """What is beyond the limit stays in the body, so the frame can be sent."""
+        assert codec.MOST_OUT_OF_BAND + 1 == framing.MAX_BUFFERS
+        lender = Lender(bytearray(codec.OUT_OF_BAND))
+        contents = [Lender(lender.block) for _ in range(framing.MAX_BUFFERS + 5)]
+
+        payload = encode(contents)
+
+        assert len(payload.buffers) == framing.MAX_BUFFERS
+        framing.encode(framing.Frame(0, 1, 0, 0, payload.codec, None, payload.buffers))
+        assert payload.decode() == [codec.OUT_OF_BAND] * len(contents)
+
+
+class Lender:
+    """Something that lends its memory, and of which only the size arrives."""
+
+    def __init__(self, block: bytearray) -> None:
+        self.block = block
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        return len, (PickleBuffer(self.block),)
+
+
+IN_MAIN = """
+import sys
+import numpy as np
+from dataclasses import dataclass
+from tasklink import codec, framing
+
+@dataclass
+class Peak:
+    height: float
+    trace: np.ndarray
+
+    def twice(self):
+        return 2 * self.height
+
+payload = codec.encode([Peak(1.5, np.arange(10_000.0)), "text"])
+buffers = framing.encode(framing.Frame(0, 1, 0, 0, payload.codec, None, payload.buffers))
+sys.stdout.buffer.write(b"".join(buffers))
+"""
+
+
+class TestCode:
+    """Functions and classes that the other side does not have."""
+
+    def test_lambdas_and_closures(self) -> None:
+        """They go through cloudpickle, and work on the other side."""
+        offset = 10
+        payload = encode([lambda x: x + offset])
+        assert payload.codec == CLOUDPICKLE
+        (function,) = carried(payload).decode()  # type: ignore[misc]
+        assert function(1) == 11
+
+    def test_local_classes(self) -> None:
+        """So do classes that no module holds."""
+
+        class Local:
+            value = 7
+
+        arrived = round_trip(Local())
+        assert arrived.value == 7  # type: ignore[attr-defined]
+
+    def test_a_class_of_main_arrives_with_its_array_out_of_band(self) -> None:
+        """What a script defines is sent by value, and its arrays without a copy."""
+        data = subprocess.run([sys.executable, "-c", IN_MAIN], stdout=subprocess.PIPE, check=True, timeout=30).stdout
+        (frame,) = framing.FrameDecoder().feed(data)
+        payload = Payload(frame.codec, frame.buffers)
+
+        assert payload.codec == CLOUDPICKLE
+        peak, text = payload.decode()  # type: ignore[misc]
+        assert (peak.twice(), text) == (3.0, "text")
+        assert shares_memory(peak.trace, payload)
+
+    def test_a_text_that_mentions_main_is_still_a_text(self) -> None:
+        """The word alone changes nothing but the codec."""
+        array = np.arange(10_000)
+        payload = encode(["see __main__", array])
+        arrived = carried(payload).decode()
+        assert isinstance(arrived, list)
+        assert arrived[0] == "see __main__"
+        np.testing.assert_array_equal(arrived[1], array)
+        assert len(payload.buffers) == 2
+
+    def test_without_cloudpickle(self) -> None:
+        """Where it is not installed, what needs it is refused with that advice, and the rest goes on."""
+        script = """
+import sys
+sys.modules["cloudpickle"] = None
+from tasklink.codec import encode
+from tasklink.errors import EncodeError
+class Here: pass
+assert encode(Here()).codec == 1
+assert encode(["__main__"]).decode() == ["__main__"]
+try:
+    encode(lambda: None)
+except EncodeError as error:
+    print(error)
+"""
+        text = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, timeout=30)
+        assert "builtins.function cannot be pickled" in text.stdout
+        assert "install cloudpickle on both sides" in text.stdout
+
+
+class Stubborn:
+    """Refuses to be pickled."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> NoReturn:
+        raise self.error
+
+
+class UnspeakableError(Exception):
+    """An error whose text cannot be had."""
+
+    def __str__(self) -> NoReturn:
+        raise ValueError("no text")
+
+
+class TestWhatCannotBeEncoded:
+    """EncodeErrors."""
+
+    @pytest.mark.parametrize(
+        ("contents", "names"),
+        [
+            (threading.Lock(), ["_thread.lock"]),
+            ({"deep": [threading.Lock()]}, ["builtins.dict", "_thread.lock"]),
+            ((n for n in "abc"), ["builtins.generator"]),
+            (Stubborn(RuntimeError("not me")), ["Stubborn", "not me"]),
+            (Stubborn(UnspeakableError()), ["Stubborn", "UnspeakableError"]),
+            (sys._getframe(), ["builtins.frame"]),
+        ],
+        ids=["lock", "nested lock", "generator", "refuses", "unspeakable", "frame"],
+    )
+    def test_the_error_names_the_type_and_says_why(self, contents: object, names: list[str]) -> None:
+        """Whoever sent it can see what it was, and what in it was to blame."""
+        with pytest.raises(EncodeError) as caught:
+            encode(contents)
+        for name in names:
+            assert name in str(caught.value)
+
+    @pytest.mark.parametrize("number", [PICKLE, JSON])
+    def test_nested_too_deep(self, number: int) -> None:
+        """A recursion that has no end in sight is refused like anything else."""
+        contents: list[object] = []
+        for _ in range(100_000):
+            contents = [contents]
+        with pytest.raises(EncodeError, match=r"builtins\.list .*recursion"):
+            encode(contents, number)
+        while contents:  # taking it apart by recursion would not end well either
+            contents = contents[0]  # type: ignore[assignment]
+
+    @pytest.mark.parametrize(
+        "contents", [{1, 2}, object(), float("nan"), [float("inf")], np.arange(3), {"a": b"bytes"}, 10**5000], ids=type
+    )
+    def test_what_json_cannot_say(self, contents: object) -> None:
+        """The error names the type and lists what the codec carries."""
+        kind = type(contents)
+        with pytest.raises(EncodeError, match=f"{kind.__module__}.{kind.__qualname__} cannot be sent with codec json"):
+            encode(contents, JSON)
+
+    def test_a_dict_that_raises(self) -> None:
+        """Whatever a class raises while json looks at it is an EncodeError."""
+
+        class Raising(dict[str, int]):
+            def items(self) -> NoReturn:  # type: ignore[override]
+                raise RuntimeError("not now")
+
+        with pytest.raises(EncodeError, match="not now"):
+            encode(Raising(a=1), JSON)
+
+
+class TestJson:
+    """Data only."""
+
+    @given(json_values)
+    @settings(deadline=None)
+    def test_what_json_can_say_arrives_equal(self, contents: object) -> None:
+        """Data round trips through the codec json."""
+        payload = encode(contents, JSON)
+        assert payload.codec == JSON
+        assert carried(payload).decode() == contents
+
+    @given(st.binary(max_size=50))
+    @settings(deadline=None)
+    def test_garbage_is_a_decode_error(self, garbage: bytes) -> None:
+        """Bytes that are no JSON raise DecodeError and nothing else."""
+        with suppress(DecodeError):
+            Payload(JSON, [garbage]).decode()
+
+    @pytest.mark.parametrize("text", [b"[" * 200_000, b"1" * 10_000], ids=["deep", "long number"])
+    def test_json_that_would_exhaust_its_reader(self, text: bytes) -> None:
+        """Nesting without end, and numbers that take quadratic time, are refused."""
+        with pytest.raises(DecodeError):
+            Payload(JSON, [text]).decode()
+
+
+class Calls:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.call
+
+
+def raise_error(error: BaseException) -> NoReturn:
+    """Raise it."""
+    raise error
+
+
+def raise_unspeakable() -> NoReturn:
+    """Raise an error whose text cannot be had."""
+    raise UnspeakableError
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a package that can be imported now, and no more when it has been forgotten."""
+    package = tmp_path / "tasklink_absent"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "peaks.py").write_text("class Other: pass\n\nclass Peak: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "tasklink_absent.peaks"
+
+
+def forget(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take a package away again."""
+    for loaded in [key for key in sys.modules if key.startswith(name)]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
+
+
+class TestWhatCannotBeDecoded:
+    """DecodeErrors."""
+
+    def test_the_module_is_missing(self, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error names the module and the class, and keeps the bytes."""
+        peaks = __import__(module, fromlist=["Peak"])
+        # Texts before it, one of them the name of the module, so that it stands in the memo of the pickle.
+        payload = carried(encode([module, ["x", "x"], sys.intern(module), peaks.Peak(), np.arange(10_000)]))
+        forget("tasklink_absent", monkeypatch, tmp_path)
+
+        with pytest.raises(DecodeError) as caught:
+            payload.decode()
+
+        assert "need tasklink_absent.peaks.Peak, but the module 'tasklink_absent'" in str(caught.value)
+        assert caught.value.buffers is payload.buffers
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+    def test_the_module_is_missing_far_into_a_large_pickle(
+        self, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the class cannot be found in reasonable time, the module alone is named."""
+        peaks = __import__(module, fromlist=["Peak"])
+        payload = carried(encode([bytes(2 * MIB), peaks.Peak()]))
+        forget("tasklink_absent", monkeypatch, tmp_path)
+
+        with pytest.raises(DecodeError, match="need the module 'tasklink_absent', which cannot be imported here"):
+            payload.decode()
+
+    def test_the_class_is_missing(self, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error names the class and the module that should have it."""
+        peaks = __import__(module, fromlist=["Peak"])
+        payload = carried(encode(peaks.Peak()))
+        monkeypatch.delattr(peaks, "Peak")
+
+        with pytest.raises(DecodeError, match=r"not defined here: .*'Peak'.*tasklink_absent\.peaks"):
+            payload.decode()
+
+    @pytest.mark.parametrize("number", [PICKLE, CLOUDPICKLE])
+    def test_a_module_that_its_own_code_misses(self, number: int) -> None:
+        """When it is not the class's module that is missing, or nobody says which, the error says what it knows."""
+        body = encode(Calls(__import__, "tasklink_nowhere")).buffers[0]
+        with pytest.raises(DecodeError, match="need the module 'tasklink_nowhere', which cannot be imported"):
+            Payload(number, [body]).decode()
+        body = encode(Calls(raise_error, ModuleNotFoundError("nameless"))).buffers[0]
+        with pytest.raises(DecodeError, match="ModuleNotFoundError: nameless"):
+            Payload(number, [body]).decode()
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            Calls(sys.exit, 3),
+            Calls(raise_error, RuntimeError("no")),
+            Calls(raise_unspeakable),
+            Calls(raise_error, MemoryError()),
+            Calls(int, "x"),
+        ],
+        ids=["SystemExit", "RuntimeError", "UnspeakableError", "MemoryError", "ValueError"],
+    )
+    def test_whatever_unpickling_raises_is_contained(self, call: Calls, request: pytest.FixtureRequest) -> None:
+        """SystemExit too: reading a message never ends its reader."""
+        payload = carried(encode(call))
+        with pytest.raises(DecodeError, match=request.node.callspec.id) as caught:
+            payload.decode()
+        assert caught.value.buffers is payload.buffers
+        assert encode(5).decode() == 5
+
+    def test_the_users_interrupt_is_not_swallowed(self) -> None:
+        """Control-C while a message is decoded is the user's own."""
+        with pytest.raises(KeyboardInterrupt):
+            encode(Calls(raise_error, KeyboardInterrupt())).decode()
+
+    def test_a_pickle_that_is_cut_off(self) -> None:
+        """Cut after any byte, it raises DecodeError."""
+        (body,) = encode({"a": [1.5, "text", b"bytes", range(3)], "b": Fraction(1, 3)}).buffers
+        for cut in range(len(body)):
+            with pytest.raises(DecodeError, match="pickle"):
+                Payload(PICKLE, [body[:cut]]).decode()
+
+    def test_out_of_band_buffers_that_are_missing(self) -> None:
+        """A pickle that refers to more buffers than there are says so."""
+        payload = encode(np.arange(10_000))
+        with pytest.raises(DecodeError, match="buffers"):
+            Payload(PICKLE, payload.buffers[:1]).decode()
+
+    def test_a_pickle_from_who_may_send_data_only(self) -> None:
+        """It is not touched: its bytes are kept, and the error says why."""
+        payload = encode(Calls(pytest.fail, "it was decoded"))
+        withheld = codec.Withheld(payload.codec, payload.buffers)
+        with pytest.raises(DecodeError, match=r"codec json, .* allows data only") as caught:
+            withheld.decode()
+        assert caught.value.buffers is payload.buffers
+
+    def test_an_unknown_codec(self) -> None:
+        """Its number and the known ones are named, and the bytes kept."""
+        buffers = [bytearray(b"from the future")]
+        with pytest.raises(
+            DecodeError, match=r"codec 77 is not known here; known are 0 \(raw\), 1 \(pickle\)"
+        ) as caught:
+            Payload(77, buffers).decode()  # type: ignore[arg-type]
+        assert caught.value.buffers is buffers
