@@ -512,8 +512,8 @@ class TestThreads:
                 other.read(0)
         for n in range(5):  # nobody reads now, so the large one is held up within a piece
             small = started(one.write, Message(n))
-            while not all(is_taken(one._small) for _ in range(20)):
-                time.sleep(0)  # until the small one waits for its turn
+            while not (small.done() or all(is_taken(one._small) for _ in range(20))):
+                time.sleep(0)  # until the small one waits for its turn, or has had it
             before = other._decoder._in_pieces.filled
             assert other.read(20).contents == n
             assert other._decoder._in_pieces.filled - before <= 2 * MIB  # the rest of a piece, and what the kernel held

@@ -393,6 +393,12 @@ class TestProcess:
         result, _ = run_over(TaskSpec(run=errands.exit_with), wires.Wire, code=7)
         assert (result.status, result.exit_code) == (Status.FAILED, 7)
 
+    def test_a_protocol_that_queues(self, run_over: RunOver, wires: ModuleType, errands: ModuleType) -> None:
+        """What is queued goes out at the end, even what exit handlers have said."""
+        result, _ = run_over(TaskSpec(run=errands.report_at_exit, timeout=PATIENCE), wires.LazyWire)
+        assert (result.status, result.value, result.lost) == (Status.COMPLETED, "returned", 0)
+        assert [message.contents for message in result.messages] == ["while running", "at exit"]
+
     def test_sigterm_from_outside(self, run_over: RunOver, wires: ModuleType, errands: ModuleType) -> None:
         """A Task that somebody terminates cleans up, and was cancelled."""
         result, _ = run_over(TaskSpec(run=errands.terminate_oneself), wires.Wire)

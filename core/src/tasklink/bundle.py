@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ def write_bundle(path: Path, packages: Iterable[str]) -> None:
         for package in sorted(set(packages)):
             for file, name in _files(package):
                 bundle.write(file, name)
+        # Folders without an __init__.py are packages, too, if they have entries of their own.
+        for folder in sorted({parent for name in bundle.namelist() for parent in PurePosixPath(name).parents}):
+            if folder.name:
+                bundle.mkdir(str(folder))
 
 
 def _files(package: str) -> Iterator[tuple[Path, str]]:

@@ -145,7 +145,6 @@ class OutputCommunicator(Communicator):
     def close(self) -> None:
         """Stop reading. A program that still prints gets EPIPE."""
         if self._selector is not None:
-            self._ready.clear()
             for descriptor in list(self._streams):
                 self._forget(descriptor)
             self._selector.close()

@@ -11,7 +11,7 @@ import attrs
 
 from tasklink import codec, config, vocabulary
 from tasklink.config import nearest
-from tasklink.errors import ConfigError
+from tasklink.errors import ConfigError, EncodeError
 from tasklink.launch import Invitation, anonymous_file, behind, passes_descriptors, python_arguments
 from tasklink.message import Message
 from tasklink.output import OutputListener
@@ -202,9 +202,20 @@ def _order(spec: TaskSpec, parameters: Mapping[str, object]) -> Message:
     """Make START. It is encoded here, so that what cannot be sent is said to who asked for it."""
     what = spec.run
     if spec.codec == "json" and not isinstance(what, str):
-        what = f"{what.__module__}:{what.__qualname__}"
+        what = _name_of(what)
     contents = {"task": what, "parameters": {**spec.parameters, **parameters}}
     return Message.encoded(codec.encode(contents, CODECS[spec.codec]), vocabulary.START)
+
+
+def _name_of(what: object) -> str:
+    """The name by which a Task imports a function or a class, where nothing but data can be sent."""
+    module, name = getattr(what, "__module__", None), getattr(what, "__qualname__", "<")
+    if "<" in name or module in {None, "__main__"}:
+        raise EncodeError(
+            f"with codec json the Task imports what it runs by its name, and {what!r} has none that is known there; "
+            "put it at the top of a module, or name it as 'module:attribute'"
+        )
+    return f"{module}:{name}"
 
 
 def _invite(

@@ -212,11 +212,10 @@ class Run:
                 self._reception.take(message)
 
     def _tell_of_broken(self, name: str, error: CommunicatorError) -> None:
-        """Called by the thread that finds out."""
+        """Called by the thread that finds out. That the last one cannot be read any more is found out by the loop."""
         self._reception.broken(name, error)
-        if isinstance(error, ProtocolError) and not self._link.hears:
-            reason = f"communicator {name!r} broke, and no other is left: {error}"
-            self._wish(lambda: self._end(Ending(Status.CRASHED, reason, error)))
+        if isinstance(error, ProtocolError) and not self._link.hears and self._evidence.exit is None:
+            self._end(Ending(Status.CRASHED, f"communicator {name!r} broke, and no other is left: {error}", error))
 
     # Ending it
 

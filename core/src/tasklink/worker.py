@@ -11,6 +11,7 @@ Rules of this file: standard library only, Python 3.9, and nothing imported that
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from _signal import SIGKILL, SIGTERM, signal  # type: ignore[import-not-found]  # `signal` costs 3 ms, for its enums
@@ -45,6 +46,7 @@ def main(descriptor: int) -> None:
     sys.path[:0] = handover["folders"]
     sys.argv = [handover["label"]]
     link = _connect(handover)
+    atexit.register(link.close)  # first, so it comes last: what a communicator has only queued by then goes out
     _put_away(descriptor)
     _prepare_output()
     sys.exit(serve(link, own_process=True))
@@ -211,12 +213,14 @@ def _listen(link: Link, conversation: Conversation, at_end: Callable[[], object]
     try:
         while True:
             conversation.hear(link.read())
-    except (EndOfMessages, CommunicatorError):
+    except EndOfMessages:
         conversation.hang_up()
         # Not if somebody has closed our descriptors under us, as daemon libraries do. What the Task sends will fail,
         # loudly; and if the Executor has gone all the same, its guardian ends us.
         if not link.reading_failed:
             at_end()
+    except CommunicatorError:
+        conversation.hang_up()  # we have closed the Link ourselves
 
 
 def _die() -> None:

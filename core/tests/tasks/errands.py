@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -86,3 +87,20 @@ def fork_and_return() -> str:
 def exit_with(code: int) -> None:
     """Exit."""
     sys.exit(code)
+
+
+def visible_to_others() -> bytes:
+    """What any user sees of this process, and any program that it starts is given."""
+    seen = b""
+    for what in ("cmdline", "environ"):
+        with open(f"/proc/self/{what}", "rb") as file:
+            seen += file.read()
+    return seen
+
+
+def report_at_exit() -> str:
+    """Report now, and when the process ends."""
+    task = current_task()
+    task.report("while running")
+    atexit.register(task.report, "at exit")
+    return "returned"

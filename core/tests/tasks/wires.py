@@ -11,12 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
+    from tasklink.message import Message
+
 
 class Wire(StreamCommunicator):
     """Messages over a socket pair."""
 
     capabilities: ClassVar[Capabilities] = Capabilities()
     settings: ClassVar[str] = ""
+    description: ClassVar[str] = "a wire"
 
     @classmethod
     def listen(cls, settings: object) -> Waiting:
@@ -39,13 +42,47 @@ class CutWire(Wire):
         raise OSError("the wire is cut")
 
 
+class LazyWire(Wire):
+    """A wire whose Task side sends nothing before it is closed."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(delivery="flush")
+    queued: list[Message] | None = None
+
+    @classmethod
+    def connect(cls, address: Address) -> Wire:
+        """Take over the inherited end."""
+        wire = super().connect(address)
+        wire.queued = []
+        return wire
+
+    def write(self, message: Message, timeout: float | None = None) -> None:
+        """Queue a message on the Task's side."""
+        if self.queued is None:
+            super().write(message, timeout)
+        else:
+            self.queued.append(message)
+
+    def close(self) -> None:
+        """Send what was queued."""
+        queued, self.queued = self.queued, None
+        for message in queued or ():
+            self.write(message)
+        super().close()
+
+
+class WordyWire(Wire):
+    """A wire whose address is longer than a pipe holds."""
+
+    description = "a wire " * 30_000
+
+
 class Waiting(Listener):
     """Both ends, until the Task has started."""
 
     def __init__(self, kind: type[Wire]) -> None:
         self._kind = kind
         self._ours, self._theirs = socket.socketpair()
-        self.address = Address({"what": "a wire"}, (self._theirs.fileno(),), b"the key of this wire")
+        self.address = Address({"what": kind.description}, (self._theirs.fileno(),), b"the key of this wire")
 
     def accept(self, timeout: float | None = None) -> Wire:
         """Give our end away, and close the Task's."""
