@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,14 @@ IGNORES_SIGTERM = (
 
 # What Tasks import stands in files of its own: a process finds it without the tests.
 TASKS = Path(__file__).parent / "tasks"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_hangup() -> Iterator[None]:
+    """Have SIGHUP at its default, as in a terminal: under nohup, and some CI, it is ignored, also by our children."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def _holdings() -> tuple[list[str], list[int]]:

@@ -300,7 +300,7 @@ class TestWhatIsRefused:
         assert whole == fed(chunks(garbage, sizes)) == read(garbage, sizes)
 
     @given(conversations(), st.lists(st.tuples(st.integers(0), st.integers(0, 7)), max_size=4), sizes_of_chunks)
-    @settings(deadline=None, max_examples=400)
+    @settings(deadline=None, max_examples=200)
     def test_bits_that_flip(self, conversation: Conversation, flips: list[tuple[int, int]], sizes: list[int]) -> None:
         """The same for messages of which some bits have flipped."""
         data = bytearray(conversation.data)

@@ -34,6 +34,7 @@ Python 3.9, and weighs every import: a Task starts in 15 ms. That is why locks c
 from __future__ import annotations
 
 import os
+import sys
 from _thread import allocate_lock
 from abc import ABC, abstractmethod
 from itertools import count
@@ -348,10 +349,13 @@ class FramedCommunicator(Communicator):
             self.shut()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            import warnings  # noqa: PLC0415 - not needed by a Task that closes what it opened
+        if getattr(self, "_closed", True) or self.forked or sys.is_finalizing():
+            return
+        import warnings  # noqa: PLC0415 - not needed by a Task that closes what it opened
 
+        try:
             warnings.warn(f"a {type(self).__name__} was never closed", ResourceWarning, source=self, stacklevel=2)
+        finally:  # also where warnings are errors
             self.close()
 
     @property

@@ -51,7 +51,11 @@ class Before:
 
     def number_for(self, way: Way) -> int:
         """After which number the message may be delivered if it takes this way."""
-        return max(self._all, *(last for other, last in self._last_by_way.items() if other is not way), 0)
+        after = self._all
+        for other, last in self._last_by_way.items():
+            if last > after and other is not way:
+                after = last
+        return after
 
 
 NOTHING = Before(0, {})

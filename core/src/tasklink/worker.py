@@ -46,7 +46,8 @@ def main(descriptor: int) -> None:
     sys.path[:0] = handover["folders"]
     sys.argv = [handover["label"]]
     link = _connect(handover)
-    atexit.register(link.close)  # first, so it comes last: what a communicator has only queued by then goes out
+    if any(member.communicator.capabilities.delivery == "flush" for member in link.members):
+        atexit.register(link.close)  # now, so it comes last: what is only queued goes out
     _put_away(descriptor)
     _prepare_output()
     sys.exit(serve(link, own_process=True))
