@@ -69,8 +69,8 @@ def impostor(tmp_path):
     )
     path.chmod(0o755)
 
-    def run_impostor(what):
-        return run("never_run", python=path, env={"HOSTILE": what})
+    def run_impostor(what, **more):
+        return run("never_run", python=path, env={"HOSTILE": what}, **more)
 
     return run_impostor
 
@@ -170,6 +170,11 @@ class TestReceipts:
         assert result.status is status
         assert words is None or words in str(result.error)
         assert heard.broken == []
+
+    def test_a_hello_that_names_nobody(self, impostor):
+        """A Task that calls its communicators something else is spoken to all the same."""
+        result, _ = impostor("other names", communicators=["unix", "pipe"])
+        assert (result.status, result.value) == (Status.COMPLETED, "tasklink.start")
 
 
 class TestBrokenChannels:

@@ -79,6 +79,19 @@ class Stream(StreamCommunicator):
         raise NotImplementedError
 
 
+class InParts(MemoryCommunicator):
+    """One whose messages are large: there is something to read several times before there is a message."""
+
+    parts = 20
+
+    def receive(self, timeout: float | None) -> framing.Frame:
+        """See `FramedCommunicator.receive`."""
+        self.parts -= 1
+        if self.parts >= 0:
+            raise TimeoutError
+        return super().receive(timeout)
+
+
 class Flaky(MemoryCommunicator):
     """Does something else, once for each that stands in `faults`, in place of sending."""
 
@@ -404,6 +417,20 @@ class TestOrder:
             reader.add("output", OutputCommunicator({read: vocabulary.STDOUT}))
             far[0].write(numbered(2))
             assert [message.signal for message in all_of(reader)] == [vocabulary.STDOUT]
+
+
+class TestTurns:
+    """Whoever reads in a loop has other things to do."""
+
+    @pytest.mark.parametrize("others", [0, 2])
+    def test_a_large_message_does_not_keep_its_reader(self, others: int) -> None:
+        """While a large message comes, `read(timeout=0)` returns between its parts, however many members there are."""
+        with opened(InParts, *[MemoryCommunicator] * others) as (writer, reader):
+            writer.write(Message("large"))
+            for _ in range(InParts.parts):
+                with pytest.raises(TimeoutError):
+                    reader.read(timeout=0)
+            assert reader.read(timeout=0).contents == "large"
 
 
 class TestPeersThatCannotBeTrusted:

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from tasklink import Status, Task, TaskSpec, codec, current_task, vocabulary
-from tasklink.errors import EndOfMessages, TaskInterrupt
+from tasklink.errors import EndOfMessages, MessageTooLargeError, TaskInterrupt
 from tasklink.launch import anonymous_file, python_arguments
 from tasklink.link import Link
 from tasklink.memory import MemoryCommunicator
@@ -360,6 +360,20 @@ class TestProcess:
         spec = TaskSpec(run=errands.length, timeout=PATIENCE)
         result, _ = run_over(spec, wires.CutWire, wires.Wire, data=bytes(5_000_000))
         assert result.value == 5_000_000
+
+    def test_a_large_order_that_no_way_takes(self, run_over: RunOver, wires: ModuleType, errands: ModuleType) -> None:
+        """The Task does not wait for ever for what cannot be sent: the error says what each way takes."""
+        spec = TaskSpec(run=errands.length, timeout=PATIENCE, grace=0.1)
+        result, _ = run_over(spec, wires.NarrowWire, wires.NarrowWire, data=bytes(5000))
+        assert result.status is Status.NOT_STARTED
+        assert isinstance(result.error.__cause__, MessageTooLargeError)
+        assert "NarrowWire0 takes 2000, NarrowWire1 takes 2000" in str(result.error)
+
+    def test_a_large_result_that_no_way_takes(self, run_over: RunOver, wires: ModuleType, errands: ModuleType) -> None:
+        """It is a failure of the Task's, and so is a report."""
+        result, _ = run_over(TaskSpec(run="builtins:bytes", timeout=PATIENCE), wires.NarrowWire, source=5000)
+        assert result.status is Status.FAILED
+        assert "tasklink.errors.MessageTooLargeError" in str(result.error)
 
     def test_none_can_be_connected(self, run_over: RunOver, wires: ModuleType) -> None:
         """The process ends with a code of its own, and says on stderr why."""

@@ -209,6 +209,10 @@ def serve(link_, own_process):
     """Speak at once, listen to nobody."""
     what = os.environ["HOSTILE"]
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if what == "other names":
+        link_.write(vocabulary.record(vocabulary.HELLO, "1", "stranger", "1", "nobody", "nothing"))
+        link_.write(Message(link_.read(timeout=20).signal, vocabulary.RESULT))
+        return 0
     link_.write(vocabulary.record(vocabulary.START, "me"))
     if what != "without a hello":
         link_.write(vocabulary.record(vocabulary.HELLO))

@@ -304,6 +304,10 @@ class Link:
         try:
             found = self._read_member(member, 0)
         except TimeoutError:
+            if not self._with_work and _rest(deadline) == 0:
+                self._with_work = _poll(readable, 0)
+                if self._with_work == [member]:
+                    raise  # a large message is on its way there, and the caller has other things to do meanwhile
             return []
         self._with_work.append(member)
         return found

@@ -28,6 +28,7 @@ from tasklink.doorbell import Doorbell
 from tasklink.errors import (
     CommunicatorError,
     EndOfMessages,
+    MessageError,
     ProtocolError,
     SignalNotDeliveredError,
     TaskNotStartedError,
@@ -169,9 +170,13 @@ class Run:
 
     def _give_order(self) -> None:
         assert self._plan.order is not None
-        # A Task that has ended already cannot be told; how it ended is found out by the loop.
-        with suppress(CommunicatorError):
+        try:
             self._link.write(self._plan.order)
+        except CommunicatorError:
+            pass  # a Task that has ended already cannot be told; how it ended is found out by the loop
+        except MessageError as error:
+            ending = Ending(Status.NOT_STARTED, f"what it shall run cannot be sent: {error}", error)
+            self._wish(lambda: self._end(ending))
         self._can_talk.set()
 
     # What the Task says
@@ -224,7 +229,8 @@ class Run:
         if self._evidence.hello:
             self._clock.hello_deadline = None
             if not self._heard:
-                self._link.limit_writing(self._reception.connected or self._plan.names)
+                connected = (self._reception.connected or frozenset()) & frozenset(self._plan.names)
+                self._link.limit_writing(connected or self._plan.names)
                 self._begin_to_talk()
         if self._reception.rests:
             self._reception.rests = False

@@ -70,6 +70,12 @@ class LazyWire(Wire):
         super().close()
 
 
+class NarrowWire(Wire):
+    """A wire for small messages."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(max_message=2000)
+
+
 class WordyWire(Wire):
     """A wire whose address is longer than a pipe holds."""
 
