@@ -1,5 +1,6 @@
 """What all tests of the whole share: tasks that can be imported, protocols, and a look at what is left behind."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -57,6 +58,7 @@ def nothing_left_behind(temporary_folder):
     """Fail a test that leaves descriptors, processes, threads or files of tasklink behind."""
     before = _state(temporary_folder)
     yield
+    gc.collect()  # an Executor that nobody closed, as in a line at a prompt, lets go when it is collected
     after = _state(temporary_folder)
     left = {what: after[what] - before[what] for what in after if after[what] - before[what]}
     assert not left, f"left behind: {left}"
