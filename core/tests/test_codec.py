@@ -18,32 +18,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasklink import codec, framing
-from tasklink.codec import CLOUDPICKLE, JSON, PICKLE, RAW, Payload, encode
+from tasklink.codec import CLOUDPICKLE, JSON, PICKLE, RAW, WITHHELD, decode, encode
 from tasklink.errors import DecodeError, EncodeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tasklink.codec import Buffer
+
+    # The number of a codec and the buffers that it has made.
+    Payload = tuple[int, list[Buffer]]
+
 MIB = 1 << 20
 
 
 def carried(payload: Payload, *, whole: bool = True) -> Payload:
     """A payload as it is behind the wire."""
-    buffers = framing.encode(framing.Frame(0, 1, 0, 0, payload.codec, None, payload.buffers))
-    parts = [buffers] if whole else list(framing.split(buffers))
-    (frame,) = framing.FrameDecoder().feed(b"".join(b"".join(part) for part in parts))
-    return Payload(frame.codec, frame.buffers)
+    number, buffers = payload
+    sent = framing.encode(buffers, number)
+    parts = [sent] if whole else framing.split(sent)
+    (message,) = framing.FrameDecoder().feed(b"".join(b"".join(part) for part in parts))
+    assert message.buffers is not None
+    return message.codec, message.buffers
 
 
 def round_trip(contents: object, number: int = PICKLE) -> object:
     """An object as it is behind the wire."""
-    return carried(encode(contents, number)).decode()
+    return decode(*carried(encode(contents, number)))
 
 
-def shares_memory(array: np.ndarray, payload: Payload) -> bool:
-    """Whether an array lies in one of the out-of-band buffers of a payload."""
-    return any(np.shares_memory(array, np.frombuffer(buffer, np.uint8)) for buffer in payload.buffers[1:])
+def shares_memory(array: np.ndarray, buffers: list[Buffer]) -> bool:
+    """Whether an array lies in one of the out-of-band buffers."""
+    return any(np.shares_memory(array, np.frombuffer(buffer, np.uint8)) for buffer in buffers[1:])
 
 
 atoms = (
@@ -99,8 +106,8 @@ class TestObjects:
     def test_objects_of_libraries_go_as_plain_pickles(self, contents: object) -> None:
         """Nothing but plain pickle is asked for what plain pickle can do."""
         payload = encode(contents)
-        assert payload.codec == PICKLE
-        assert repr(carried(payload).decode()) == repr(contents)
+        assert payload[0] == PICKLE
+        assert repr(decode(*carried(payload))) == repr(contents)
 
     def test_an_object_that_refers_to_itself(self) -> None:
         """A cycle stays a cycle."""
@@ -115,19 +122,14 @@ class TestObjects:
     def test_bytes_go_as_they_are(self, size: int, number: int) -> None:
         """`bytes` of any size are one raw buffer, not copied, whatever the codec of the run."""
         contents = bytes(range(256)) * (size // 256) + bytes(size % 256)
-        payload = encode(contents, number)
-        assert payload.codec == RAW
-        assert payload.buffers[0] is contents
-        assert carried(payload).decode() == contents
+        used, buffers = encode(contents, number)
+        assert used == RAW
+        assert buffers[0] is contents
+        assert decode(*carried((used, buffers))) == contents
 
     def test_raw_buffers_of_a_record_decode_to_bytes(self) -> None:
         """Several raw buffers are a tuple of `bytes`."""
-        assert carried(Payload(RAW, [b"one", b"", b"three"])).decode() == (b"one", b"", b"three")
-
-    def test_nbytes_counts_every_buffer(self) -> None:
-        """A payload says how large it is."""
-        payload = encode([np.zeros(1000), np.zeros(2000)])
-        assert payload.nbytes == sum(len(buffer) for buffer in payload.buffers) > 24_000
+        assert decode(*carried((RAW, [b"one", b"", b"three"]))) == (b"one", b"", b"three")
 
 
 ARRAYS = {
@@ -160,16 +162,16 @@ class TestArrays:
         """It is sent from where it lies, and arrives equal, writable, in its order, over the received buffer."""
         array = ARRAYS[name]
         sent = encode(array)
-        assert len(sent.buffers) == 2
-        assert shares_memory(array, sent)
+        assert len(sent[1]) == 2
+        assert shares_memory(array, sent[1])
 
-        payload = carried(sent, whole=whole)
-        arrived = payload.decode()
+        number, buffers = carried(sent, whole=whole)
+        arrived = decode(number, buffers)
 
         assert isinstance(arrived, np.ndarray)
         assert arrived.dtype == array.dtype
         np.testing.assert_array_equal(arrived, array)
-        assert shares_memory(arrived, payload)
+        assert shares_memory(arrived, buffers)
         assert arrived.flags.writeable
         assert arrived.flags.f_contiguous == array.flags.f_contiguous
         arrived[...] = arrived[::-1].copy()  # memory of its own: no fault, and no harm to what was sent
@@ -188,14 +190,14 @@ class TestArrays:
         """Each one goes out of band, wherever it stands; one that stands twice goes once."""
         array = np.arange(10_000.0)
         sent = encode({"x": [array, array], "y": (np.ones((100, 100)), "text")})
-        assert len(sent.buffers) == 3
+        assert len(sent[1]) == 3
 
-        payload = carried(sent)
-        arrived = payload.decode()
+        number, buffers = carried(sent)
+        arrived = decode(number, buffers)
         assert isinstance(arrived, dict)
         assert arrived["x"][0] is arrived["x"][1]
         np.testing.assert_array_equal(arrived["x"][0], array)
-        assert shares_memory(arrived["y"][0], payload)
+        assert shares_memory(arrived["y"][0], buffers)
 
     def test_an_array_that_may_not_be_written_to_arrives_so(self) -> None:
         """A promise that was made on one side holds on the other."""
@@ -211,11 +213,11 @@ class TestArrays:
         lender = Lender(bytearray(codec.OUT_OF_BAND))
         contents = [Lender(lender.block) for _ in range(framing.MAX_BUFFERS + 5)]
 
-        payload = encode(contents)
+        number, buffers = encode(contents)
 
-        assert len(payload.buffers) == framing.MAX_BUFFERS
-        framing.encode(framing.Frame(0, 1, 0, 0, payload.codec, None, payload.buffers))
-        assert payload.decode() == [codec.OUT_OF_BAND] * len(contents)
+        assert len(buffers) == framing.MAX_BUFFERS
+        framing.encode(buffers, number)
+        assert decode(number, buffers) == [codec.OUT_OF_BAND] * len(contents)
 
 
 class Lender:
@@ -242,9 +244,8 @@ class Peak:
     def twice(self):
         return 2 * self.height
 
-payload = codec.encode([Peak(1.5, np.arange(10_000.0)), "text"])
-buffers = framing.encode(framing.Frame(0, 1, 0, 0, payload.codec, None, payload.buffers))
-sys.stdout.buffer.write(b"".join(buffers))
+number, buffers = codec.encode([Peak(1.5, np.arange(10_000.0)), "text"])
+sys.stdout.buffer.write(b"".join(framing.encode(buffers, number)))
 """
 
 
@@ -255,8 +256,8 @@ class TestCode:
         """They go through cloudpickle, and work on the other side."""
         offset = 10
         payload = encode([lambda x: x + offset])
-        assert payload.codec == CLOUDPICKLE
-        (function,) = carried(payload).decode()  # type: ignore[misc]
+        assert payload[0] == CLOUDPICKLE
+        (function,) = decode(*carried(payload))  # type: ignore[misc]
         assert function(1) == 11
 
     def test_local_classes(self) -> None:
@@ -271,34 +272,35 @@ class TestCode:
     def test_a_class_of_main_arrives_with_its_array_out_of_band(self) -> None:
         """What a script defines is sent by value, and its arrays without a copy."""
         data = subprocess.run([sys.executable, "-c", IN_MAIN], stdout=subprocess.PIPE, check=True, timeout=30).stdout
-        (frame,) = framing.FrameDecoder().feed(data)
-        payload = Payload(frame.codec, frame.buffers)
+        (message,) = framing.FrameDecoder().feed(data)
+        buffers = message.buffers
+        assert buffers is not None
 
-        assert payload.codec == CLOUDPICKLE
-        peak, text = payload.decode()  # type: ignore[misc]
+        assert message.codec == CLOUDPICKLE
+        peak, text = message.contents  # type: ignore[misc]
         assert (peak.twice(), text) == (3.0, "text")
-        assert shares_memory(peak.trace, payload)
+        assert shares_memory(peak.trace, buffers)
 
     def test_a_text_that_mentions_main_is_still_a_text(self) -> None:
         """The word alone changes nothing but the codec."""
         array = np.arange(10_000)
         payload = encode(["see __main__", array])
-        arrived = carried(payload).decode()
+        arrived = decode(*carried(payload))
         assert isinstance(arrived, list)
         assert arrived[0] == "see __main__"
         np.testing.assert_array_equal(arrived[1], array)
-        assert len(payload.buffers) == 2
+        assert len(payload[1]) == 2
 
     def test_without_cloudpickle(self) -> None:
         """Where it is not installed, what needs it is refused with that advice, and the rest goes on."""
         script = """
 import sys
 sys.modules["cloudpickle"] = None
-from tasklink.codec import encode
+from tasklink.codec import decode, encode
 from tasklink.errors import EncodeError
 class Here: pass
-assert encode(Here()).codec == 1
-assert encode(["__main__"]).decode() == ["__main__"]
+assert encode(Here())[0] == 1
+assert decode(*encode([Here, "__main__"])) == [Here, "__main__"]
 try:
     encode(lambda: None)
 except EncodeError as error:
@@ -387,21 +389,21 @@ class TestJson:
     def test_what_json_can_say_arrives_equal(self, contents: object) -> None:
         """Data round trips through the codec json."""
         payload = encode(contents, JSON)
-        assert payload.codec == JSON
-        assert carried(payload).decode() == contents
+        assert payload[0] == JSON
+        assert decode(*carried(payload)) == contents
 
     @given(st.binary(max_size=50))
     @settings(deadline=None)
     def test_garbage_is_a_decode_error(self, garbage: bytes) -> None:
         """Bytes that are no JSON raise DecodeError and nothing else."""
         with suppress(DecodeError):
-            Payload(JSON, [garbage]).decode()
+            decode(JSON, [garbage])
 
     @pytest.mark.parametrize("text", [b"[" * 200_000, b"1" * 10_000], ids=["deep", "long number"])
     def test_json_that_would_exhaust_its_reader(self, text: bytes) -> None:
         """Nesting without end, and numbers that take quadratic time, are refused."""
         with pytest.raises(DecodeError):
-            Payload(JSON, [text]).decode()
+            decode(JSON, [text])
 
 
 class Calls:
@@ -453,10 +455,10 @@ class TestWhatCannotBeDecoded:
         forget("tasklink_absent", monkeypatch, tmp_path)
 
         with pytest.raises(DecodeError) as caught:
-            payload.decode()
+            decode(*payload)
 
         assert "need tasklink_absent.peaks.Peak, but the module 'tasklink_absent'" in str(caught.value)
-        assert caught.value.buffers is payload.buffers
+        assert caught.value.buffers is payload[1]
         assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
     def test_the_module_is_missing_far_into_a_large_pickle(
@@ -468,7 +470,7 @@ class TestWhatCannotBeDecoded:
         forget("tasklink_absent", monkeypatch, tmp_path)
 
         with pytest.raises(DecodeError, match="need the module 'tasklink_absent', which cannot be imported here"):
-            payload.decode()
+            decode(*payload)
 
     def test_the_class_is_missing(self, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The error names the class and the module that should have it."""
@@ -477,17 +479,17 @@ class TestWhatCannotBeDecoded:
         monkeypatch.delattr(peaks, "Peak")
 
         with pytest.raises(DecodeError, match=r"not defined here: .*'Peak'.*tasklink_absent\.peaks"):
-            payload.decode()
+            decode(*payload)
 
     @pytest.mark.parametrize("number", [PICKLE, CLOUDPICKLE])
     def test_a_module_that_its_own_code_misses(self, number: int) -> None:
         """When it is not the class's module that is missing, or nobody says which, the error says what it knows."""
-        body = encode(Calls(__import__, "tasklink_nowhere")).buffers[0]
+        body = encode(Calls(__import__, "tasklink_nowhere"))[1][0]
         with pytest.raises(DecodeError, match="need the module 'tasklink_nowhere', which cannot be imported"):
-            Payload(number, [body]).decode()
-        body = encode(Calls(raise_error, ModuleNotFoundError("nameless"))).buffers[0]
+            decode(number, [body])
+        body = encode(Calls(raise_error, ModuleNotFoundError("nameless")))[1][0]
         with pytest.raises(DecodeError, match="ModuleNotFoundError: nameless"):
-            Payload(number, [body]).decode()
+            decode(number, [body])
 
     @pytest.mark.parametrize(
         "call",
@@ -504,35 +506,49 @@ class TestWhatCannotBeDecoded:
         """SystemExit too: reading a message never ends its reader."""
         payload = carried(encode(call))
         with pytest.raises(DecodeError, match=request.node.callspec.id) as caught:
-            payload.decode()
-        assert caught.value.buffers is payload.buffers
-        assert encode(5).decode() == 5
+            decode(*payload)
+        assert caught.value.buffers is payload[1]
+        assert decode(*encode(5)) == 5
 
     def test_the_users_interrupt_is_not_swallowed(self) -> None:
         """Control-C while a message is decoded is the user's own."""
         with pytest.raises(KeyboardInterrupt):
-            encode(Calls(raise_error, KeyboardInterrupt())).decode()
+            decode(*encode(Calls(raise_error, KeyboardInterrupt())))
 
     def test_a_pickle_that_is_cut_off(self) -> None:
         """Cut after any byte, it raises DecodeError."""
-        (body,) = encode({"a": [1.5, "text", b"bytes", range(3)], "b": Fraction(1, 3)}).buffers
+        _, (body,) = encode({"a": [1.5, "text", b"bytes", range(3)], "b": Fraction(1, 3)})
         for cut in range(len(body)):
             with pytest.raises(DecodeError, match="pickle"):
-                Payload(PICKLE, [body[:cut]]).decode()
+                decode(PICKLE, [body[:cut]])
 
     def test_out_of_band_buffers_that_are_missing(self) -> None:
         """A pickle that refers to more buffers than there are says so."""
-        payload = encode(np.arange(10_000))
-        with pytest.raises(DecodeError, match="buffers"):
-            Payload(PICKLE, payload.buffers[:1]).decode()
+        _, buffers = encode([np.arange(10_000), np.arange(20_000)])
+        assert len(buffers) == 3
+        for count in (1, 2):
+            with pytest.raises(DecodeError, match="buffers"):
+                decode(PICKLE, buffers[:count])
 
-    def test_a_pickle_from_who_may_send_data_only(self) -> None:
+    @pytest.mark.parametrize("number", sorted(codec.PICKLES))
+    def test_a_pickle_from_who_may_send_data_only(self, number: int) -> None:
         """It is not touched: its bytes are kept, and the error says why."""
-        payload = encode(Calls(pytest.fail, "it was decoded"))
-        withheld = codec.Withheld(payload.codec, payload.buffers)
-        with pytest.raises(DecodeError, match=r"codec json, .* allows data only") as caught:
-            withheld.decode()
-        assert caught.value.buffers is payload.buffers
+        _, buffers = encode(Calls(pytest.fail, "it was decoded"))
+        size = sum(map(len, buffers))
+        text = rf"^the contents \({codec.NAMES[number]}, {size} bytes\) would run code .*codec json, .* data only$"
+        with pytest.raises(DecodeError, match=text) as caught:
+            decode(WITHHELD + number, buffers)
+        assert caught.value.buffers is buffers
+        assert caught.value.__cause__ is None
+
+    def test_no_number_of_the_wire_is_withheld(self) -> None:
+        """The numbers of withheld contents are out of the reach of a peer, who has one byte."""
+        _, buffers = encode([1])
+        for number in range(256):
+            if number not in codec.NAMES:
+                with pytest.raises(DecodeError, match=f"codec {number} is not known here"):
+                    decode(number, buffers)
+        assert min(WITHHELD + number for number in codec.PICKLES) > 255
 
     def test_an_unknown_codec(self) -> None:
         """Its number and the known ones are named, and the bytes kept."""
@@ -540,5 +556,5 @@ class TestWhatCannotBeDecoded:
         with pytest.raises(
             DecodeError, match=r"codec 77 is not known here; known are 0 \(raw\), 1 \(pickle\)"
         ) as caught:
-            Payload(77, buffers).decode()  # type: ignore[arg-type]
+            decode(77, buffers)  # type: ignore[arg-type]
         assert caught.value.buffers is buffers

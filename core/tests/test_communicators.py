@@ -240,11 +240,11 @@ class TestDelivery:
     def test_a_message_that_came_can_be_passed_on(self, pair: Pair) -> None:
         """Its bytes go on as they are, although they cannot be decoded here."""
         one, other = pair
-        one.write(Message.encoded(codec.Payload(99, [b"from the future"]), "signal"))
+        one.write(Message.encoded(99, [b"from the future"], "signal"))
         other.write(other.read(5))
         message = one.read(5)
-        assert message.payload is not None
-        assert (message.payload.codec, bytes(message.payload.buffers[0])) == (99, b"from the future")
+        assert message.buffers is not None
+        assert (message.codec, *map(bytes, message.buffers)) == (99, b"from the future")
 
     def test_what_cannot_be_encoded_is_not_sent(self, pair: Pair) -> None:
         """The writer hears of it, and the channel goes on."""
@@ -257,7 +257,7 @@ class TestDelivery:
     def test_what_cannot_be_decoded_is_delivered_all_the_same(self, pair: Pair) -> None:
         """It raises when its contents are asked for, and the channel goes on."""
         one, other = pair
-        one.write(Message.encoded(codec.Payload(codec.PICKLE, [b"no pickle"]), "broken"))
+        one.write(Message.encoded(codec.PICKLE, [b"no pickle"], "broken"))
         one.write(Message("next"))
         message = other.read(5)
         assert message.signal == "broken"
@@ -309,10 +309,9 @@ class TestTimeOuts:
         """However often the reader runs out of time within a message, it gets the whole of it."""
         one, other = streams
         array = np.arange(2_500_000)  # its memory has to grow, although errors that are kept may hold views on it
-        payload = codec.encode(array)
-        frame = framing.Frame(0, 1, 0, 0, payload.codec, None, payload.buffers)
-        parts = [b"".join(part) for part in framing.split(framing.encode(frame))]
-        data = b"".join(framing.encode(frame)) + b"".join(parts)
+        number, buffers = codec.encode(array)
+        frame = framing.encode(buffers, number)
+        data = b"".join(frame) + b"".join(b"".join(part) for part in framing.split(frame))
         position, arrived, kept = 0, [], []
         while len(arrived) < 2:
             if position < len(data):
@@ -715,7 +714,7 @@ class TestAPeerThatMisbehaves:
         """BrokenError, after the messages that came before."""
         one, other = streams
         one.write(Message("whole"))
-        frame = b"".join(framing.encode(framing.Frame(0, 2, 0, 0, 0, None, [bytes(100)])))
+        frame = b"".join(framing.encode([bytes(100)], codec.RAW))
         os.write(one._writer, frame[:-1])
         one.close()
         assert other.read(5).contents == "whole"
@@ -861,8 +860,7 @@ class TestDeath:
 def work(end):
     for n in range(3):
         end.write(Message(n))
-    data = b"".join(b"".join(part) for part in framing.split(
-        framing.encode(framing.Frame(0, 1, 0, 0, 0, None, [bytes({size})]))))
+    data = b"".join(b"".join(part) for part in framing.split(framing.encode([bytes({size})], codec.RAW)))
     os.set_blocking(end._writer, True)
     os.write(end._writer, data[:50_000][:-7])
     os.kill(os.getpid(), signal.SIGKILL)
@@ -1087,8 +1085,7 @@ chance = random.Random(1)
 returned, interrupted = set(), set()
 for n in range(4000):
     size = chance.choice([10, 10, 5000, 100_000, 2_500_000 if n % 10 == 0 else 10])
-    message = Message((n, bytes([n % 256]) * size))
-    message.payload = codec.encode(message.contents)
+    message = Message.encoded(*codec.encode((n, bytes([n % 256]) * size)))
     armed = True
     try:
         signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 4e-5 if size < 10_000 else 1e-3))

@@ -74,7 +74,7 @@ try:
 except EncodeError as error:
     assert "cloudpickle" in str(error), error
 try:
-    codec.Payload(codec.PICKLE, [b"\\x80\\x05\\x8c\\x04gone\\x8c\\x04Peak\\x93."]).decode()
+    codec.decode(codec.PICKLE, [b"\\x80\\x05\\x8c\\x04gone\\x8c\\x04Peak\\x93."])
 except DecodeError as error:
     assert "gone.Peak" in str(error), error
 one.finish()

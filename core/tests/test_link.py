@@ -84,7 +84,7 @@ class InParts(MemoryCommunicator):
 
     parts = 20
 
-    def receive(self, timeout: float | None) -> framing.Frame:
+    def receive(self, timeout: float | None) -> Message:
         """See `FramedCommunicator.receive`."""
         self.parts -= 1
         if self.parts >= 0:
@@ -113,10 +113,12 @@ def fail(error: BaseException) -> Callable[[], object]:
     return fault
 
 
-def numbered(number: int, after: int | None = None, signal: str | None = None, rank: int = 0) -> Message:
-    """A message as it is on its way."""
-    message = Message.encoded(codec.encode(number), signal, number, number - 1 if after is None else after)
-    message.rank = rank
+def numbered(
+    number: int, after: int | None = None, signal: str | None = None, rank: int = 0, contents: object = None
+) -> Message:
+    """A message as it is on its way; its contents are its number, if nothing else is given."""
+    message = Message.encoded(*codec.encode(number if contents is None else contents), signal)
+    message.sequence, message.after, message.rank = number, number - 1 if after is None else after, rank
     return message
 
 
@@ -189,11 +191,8 @@ def streams(*names: str, **options: Any) -> Iterator[tuple[list[socket.socket], 
 
 def bytes_of(message: Message) -> bytes:
     """A numbered message as it stands on the wire."""
-    assert message.payload is not None
-    frame = framing.Frame(
-        message.rank, message.sequence, message.after, 0, message.payload.codec, message.signal, message.payload.buffers
-    )
-    return b"".join(map(bytes, framing.encode(frame)))
+    number, buffers = message.encode()
+    return b"".join(framing.encode(buffers, number, message.signal, message.sequence, message.after, rank=message.rank))
 
 
 def readable(source: Link) -> bool:
@@ -480,16 +479,16 @@ class TestPeersThatCannotBeTrusted:
     def test_bytes_that_wait_are_bounded(self) -> None:
         """What waits for a missing message is given, in order, before it fills the memory."""
         with receiving(2) as (far, reader):
-            large = codec.Payload(codec.RAW, [bytes(ledger.HELD_BYTES // 4)])
+            large = bytes(ledger.HELD_BYTES // 4)
             for number in range(3, 9):
-                far[0].write(Message.encoded(large, None, number, number - 1))
+                far[0].write(numbered(number, contents=large))
                 given = [message.sequence for message in all_of(reader)]
                 assert given == ([3, 4, 5, 6, 7] if number == 7 else [])
             far[1].write(numbered(1))
             far[1].write(numbered(2))
             assert [message.sequence for message in all_of(reader)] == [1, 2, 8]
             for number in (10, 11, 12, 13):
-                far[0].write(Message.encoded(large, None, number, number - 1))
+                far[0].write(numbered(number, contents=large))
                 assert all_of(reader) == []  # what has been given counts no more
             far[1].write(numbered(9))
             assert len(all_of(reader)) == 5
@@ -508,20 +507,33 @@ class TestPeersThatCannotBeTrusted:
     def test_pickles_where_only_data_is_allowed(self, number: int) -> None:
         """With codec json no pickle is decoded: its sender would have its code run here."""
         with receiving(1, encoding=codec.JSON) as (far, reader):
-            for payload in (codec.Payload(number, [b"\x80\x05."]), codec.encode([1], codec.JSON), codec.encode(b"raw")):
-                far[0].write(Message.encoded(payload, None))
+            for payload in ((number, [b"\x80\x05."]), codec.encode([1], codec.JSON), codec.encode(b"raw")):
+                far[0].write(Message.encoded(*payload))
             pickled, data, raw = all_of(reader)
             with pytest.raises(DecodeError, match="data only") as caught:
                 _ = pickled.contents
         assert caught.value.buffers == [b"\x80\x05."]
         assert (data.contents, raw.contents) == ([1], b"raw")
 
+    @pytest.mark.parametrize("signal_", [None, "step"])
+    def test_pickles_that_are_not_decoded_here_can_be_passed_on(self, signal_: str | None) -> None:
+        """To somebody who may decode them: they go on as they came."""
+        with (
+            receiving(1, encoding=codec.JSON) as (far, reader),
+            opened(MemoryCommunicator) as (writer, other),
+        ):
+            far[0].write(Message.encoded(*codec.encode([1]), signal_))
+            writer.write(reader.read(timeout=5))
+            arrived = other.read(timeout=5)
+        assert (arrived.codec, arrived.signal) == (codec.PICKLE, signal_)
+        assert arrived.contents == [1]
+
     def test_an_order_for_the_link_is_not_given(self) -> None:
         """VOID and END are the Links' own, numbered or not."""
         with receiving(1) as (far, reader):
             for number in (0, 1):
                 for signal in sorted(vocabulary.UNHEARD):
-                    far[0].write(Message.encoded(codec.encode(b""), signal, number))
+                    far[0].write(numbered(number, 0, signal, contents=b""))
             assert all_of(reader) == []
 
 

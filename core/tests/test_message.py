@@ -26,7 +26,9 @@ class Explosive:
 
 def arrived(contents: object, signal: str | None = None) -> Message:
     """A message that came with contents as bytes."""
-    return Message.encoded(codec.encode(contents), signal, 7, 3)
+    message = Message.encoded(*codec.encode(contents), signal)
+    message.sequence, message.after = 7, 3
+    return message
 
 
 class TestMessage:
@@ -38,21 +40,66 @@ class TestMessage:
         message = Message(contents, "stop")
         assert message.contents is contents
         assert message.signal == "stop"
-        assert message.payload is None
-        assert (message.sequence, message.after, message.sent_at, message.rank) == (0, 0, 0.0, 0)
+        assert (message.buffers, message.nbytes) == (None, 0)
+        assert (message.sequence, message.after, message.sent_ns, message.rank) == (0, 0, 0, 0)
         assert not message.communicator
 
     def test_an_empty_message(self) -> None:
         """Both may be left out."""
         assert (Message().contents, Message().signal) == (None, None)
 
+    def test_the_time_in_seconds(self) -> None:
+        """It is kept in whole nanoseconds, and given in seconds too."""
+        message = Message()
+        assert message.sent_at == 0.0
+        message.sent_ns = 1_704_067_200_500_000_000
+        assert message.sent_at == 1_704_067_200.5
+
+    def test_nbytes_counts_every_buffer(self) -> None:
+        """A message that came as bytes says how large it is, until its contents are asked for."""
+        message = arrived([np.zeros(1000), np.zeros(2000)])
+        assert message.buffers is not None
+        assert len(message.buffers) == 3
+        assert message.nbytes == sum(len(buffer) for buffer in message.buffers) > 24_000
+        assert message.contents
+        assert message.nbytes == 0
+
+    def test_contents_are_encoded_when_they_are_an_object(self) -> None:
+        """With the codec that is preferred; the message stays as it is."""
+        message = Message({"a": [1]})
+        assert message.encode(codec.JSON) == (codec.JSON, [b'{"a":[1]}'])
+        assert message.encode() == codec.encode({"a": [1]})
+        assert message.buffers is None
+
+    def test_bytes_that_came_are_passed_on_as_they_are(self) -> None:
+        """Nothing is decoded for it, whatever is preferred."""
+        message = arrived(Explosive())
+        number, buffers = message.encode(codec.JSON)
+        assert number == codec.PICKLE
+        assert buffers is message.buffers
+
+    def test_what_was_decoded_is_encoded_anew(self) -> None:
+        """The bytes are gone by then."""
+        message = arrived({"a": [1]})
+        assert message.contents == {"a": [1]}
+        assert message.encode(codec.JSON) == (codec.JSON, [b'{"a":[1]}'])
+
+    def test_contents_that_are_withheld(self) -> None:
+        """They are never decoded, and the bytes are kept."""
+        message = arrived(Explosive(), "bang")
+        message.codec += codec.WITHHELD
+        for _ in range(2):
+            with pytest.raises(DecodeError, match="data only") as caught:
+                _ = message.contents
+        assert caught.value.buffers is message.buffers
+
     def test_contents_are_decoded_once_and_kept(self) -> None:
         """Asking twice gives the same object, and the bytes are let go."""
         message = arrived(np.arange(10_000))
-        assert message.payload is not None
+        assert message.buffers is not None
         first = message.contents
         assert message.contents is first
-        assert message.payload is None
+        assert message.buffers is None
         assert (message.sequence, message.after) == (7, 3)
 
     def test_what_cannot_be_decoded_stays_a_message(self) -> None:
@@ -61,8 +108,8 @@ class TestMessage:
         for _ in range(2):
             with pytest.raises(DecodeError, match="SystemExit") as caught:
                 _ = message.contents
-        assert message.payload is not None
-        assert caught.value.buffers is message.payload.buffers
+        assert message.buffers is not None
+        assert caught.value.buffers is message.buffers
         assert (message.signal, message.sequence) == ("bang", 7)
 
     def test_showing_a_message_decodes_and_shows_nothing(self) -> None:
@@ -85,13 +132,13 @@ class TestRecords:
         """A record carries texts in raw buffers; one of no text has one empty buffer."""
         message = vocabulary.record(vocabulary.LOG, *texts)
         assert message.signal == "tasklink.log"
-        assert message.payload is not None
-        assert message.payload.codec == codec.RAW
+        assert message.buffers is not None
+        assert message.codec == codec.RAW
         assert vocabulary.texts(message) == list(texts or [""])
 
     def test_bytes_that_are_no_text_are_escaped(self) -> None:
         """A peer that does not keep to UTF-8 is still shown."""
-        message = Message.encoded(codec.Payload(codec.RAW, [b"caf\xe9"]), vocabulary.LOG)
+        message = Message.encoded(codec.RAW, [b"caf\xe9"], vocabulary.LOG)
         assert vocabulary.texts(message) == ["caf\\xe9"]
 
     def test_lone_surrogates_are_escaped(self) -> None:

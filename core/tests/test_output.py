@@ -49,8 +49,8 @@ def all_of(communicator: OutputCommunicator) -> list[tuple[str | None, bytes]]:
     try:
         while True:
             message = communicator.read(timeout=0)
-            assert message.payload is not None
-            messages.append((message.signal, bytes(message.payload.buffers[0])))
+            assert message.buffers is not None
+            messages.append((message.signal, bytes(message.buffers[0])))
     except (TimeoutError, EndOfMessages):
         return messages
 
@@ -203,7 +203,7 @@ class TestCommunicator:
             printer.start()
             gathered = b""
             while len(gathered) < len(data):
-                gathered += communicator.read(timeout=PATIENCE).payload.buffers[0]  # type: ignore[union-attr]
+                gathered += communicator.read(timeout=PATIENCE).buffers[0]  # type: ignore[index]
             printer.join()
             assert gathered == data
 

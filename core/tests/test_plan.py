@@ -236,8 +236,8 @@ class TestOrder:
         assert self.contents(plan_for(TaskSpec(run=os.path.join), Mute))["task"] is os.path.join
         plan = plan_for(TaskSpec(run=os.path.join, codec="json"), Mute)
         assert plan.order is not None
-        assert plan.order.payload is not None
-        assert plan.order.payload.codec == codec.JSON
+        assert plan.order.buffers is not None
+        assert plan.order.codec == codec.JSON
         assert self.contents(plan)["task"] == "posixpath:join"
 
     @pytest.mark.parametrize("what", [lambda: 1, partial(print, 1), type("Local", (), {"__module__": "__main__"})])

@@ -41,8 +41,9 @@ ERRORS: dict[Status, type[TaskError]] = {
 def failure(signal_: str, *texts: str, chain: Any = None) -> Message:
     """A failure record as the worker makes it, with any object in the place of the exceptions."""
     message = vocabulary.record(signal_, *texts)
-    assert message.payload is not None
-    return Message.encoded(codec.Payload(codec.RAW, [*message.payload.buffers, pickle.dumps(chain, 5)]), signal_)
+    assert message.buffers is not None
+    message.buffers.append(pickle.dumps(chain, 5))
+    return message
 
 
 def chain_of(*errors: object) -> list[tuple[int, list[bytes]]]:
@@ -52,20 +53,19 @@ def chain_of(*errors: object) -> list[tuple[int, list[bytes]]]:
 
 def result(value: object, signal_: str = vocabulary.RESULT) -> Message:
     """A receipt with a value."""
-    return Message.encoded(codec.encode(value), signal_)
+    return Message.encoded(*codec.encode(value), signal_)
 
 
-UNREADABLE = codec.Payload(99, [b"?"])
 TEXTS = ("KeyError", "'x'", "Traceback")
 
 # Made anew for each test: a message keeps what was decoded.
 RECEIPTS = {
     "none": lambda: None,
     "result": lambda: result(5),
-    "unreadable result": lambda: Message.encoded(UNREADABLE, vocabulary.RESULT),
+    "unreadable result": lambda: Message.encoded(99, [b"?"], vocabulary.RESULT),
     "failure": lambda: failure(vocabulary.FAILURE, *TEXTS, chain=chain_of(KeyError("x"))),
     "cancelled": lambda: result(6, vocabulary.CANCELLED),
-    "unreadable cancelled": lambda: Message.encoded(UNREADABLE, vocabulary.CANCELLED),
+    "unreadable cancelled": lambda: Message.encoded(99, [b"?"], vocabulary.CANCELLED),
     "refused": lambda: failure(vocabulary.REFUSED, *TEXTS, chain=chain_of(KeyError("x"))),
 }
 EXITS = {
@@ -319,7 +319,7 @@ class TestHostileRecords:
     @given(st.sampled_from([vocabulary.FAILURE, vocabulary.REFUSED]), BUFFERS)
     def test_any_buffers(self, signal_: str, buffers: list[Any]) -> None:
         """Missing parts, further parts, and bytes that are no UTF-8 and no pickles."""
-        error = judge(evidence(receipt=Message.encoded(codec.Payload(codec.RAW, buffers), signal_))).error
+        error = judge(evidence(receipt=Message.encoded(codec.RAW, buffers, signal_))).error
         assert type(error) is (TaskFailedError if signal_ == vocabulary.FAILURE else TaskNotStartedError)
         assert buffers[0].decode("utf-8", "backslashreplace") in str(error)
 

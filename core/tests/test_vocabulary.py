@@ -60,29 +60,28 @@ class TestRecords:
     def test_texts_arrive(self, texts: list[str]) -> None:
         """Every text arrives as it was, and needs no pickle."""
         message = vocabulary.record(vocabulary.LOG, *texts)
-        assert message.payload is not None
-        assert message.payload.codec == codec.RAW
+        assert message.buffers is not None
+        assert message.codec == codec.RAW
         assert vocabulary.texts(message) == texts
 
     def test_no_texts(self) -> None:
         """A message has at least one buffer, so a record of nothing has an empty one."""
         message = vocabulary.record(vocabulary.PAUSE)
-        assert message.payload is not None
-        assert message.payload.buffers == [b""]
+        assert message.buffers == [b""]
 
     @given(st.text(st.characters(categories=["Cs", "L"]), max_size=20))
     def test_lone_surrogates(self, text: str) -> None:
         """What is not Unicode is on the wire as UTF-8 that any peer reads, and can be printed anywhere on arrival."""
         message = vocabulary.record(vocabulary.LOG, text)
-        assert message.payload is not None
+        assert message.buffers is not None
         (arrived,) = vocabulary.texts(message)
-        assert bytes(message.payload.buffers[0]).decode() == arrived
+        assert bytes(message.buffers[0]).decode() == arrived
         assert arrived == text.encode(errors="backslashreplace").decode()
 
     @given(st.lists(st.binary(), min_size=1, max_size=5), st.none() | st.integers(0, 5))
     def test_records_of_others(self, buffers: list[bytes], count: int | None) -> None:
         """Whatever bytes, and however many, come from another peer: there are as many texts as are asked for."""
-        message = Message.encoded(codec.Payload(codec.RAW, [*buffers]), vocabulary.LOG)
+        message = Message.encoded(codec.RAW, [*buffers], vocabulary.LOG)
         texts = vocabulary.texts(message, count)
         assert len(texts) == (len(buffers) if count is None else count)
         for buffer, text in zip(buffers, texts, strict=False):

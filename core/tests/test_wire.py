@@ -11,7 +11,7 @@ import pytest
 
 from tasklink import codec, framing, vocabulary
 from tasklink.errors import ProtocolError
-from tasklink.framing import Frame, FrameDecoder
+from tasklink.framing import FrameDecoder
 from tasklink.message import Message
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "wire.md").read_text(encoding="utf-8")
@@ -36,20 +36,35 @@ REFUSED = {name: vector for name, vector in VECTORS.items() if "error" in vector
 WHOLE = ["Bytes", "JSON with a signal", "A pickle and a buffer out of band", "A record"]
 
 
-def as_frame(described: dict[str, Any]) -> Frame:
-    """The frame that the document describes."""
-    return Frame(**{**described, "buffers": [bytes.fromhex(buffer) for buffer in described["buffers"]]})
+def as_message(described: dict[str, Any]) -> Message:
+    """The message that the document describes."""
+    buffers: list[Any] = [bytes.fromhex(buffer) for buffer in described["buffers"]]
+    message = Message.encoded(described["codec"], buffers, described["signal"])
+    message.rank, message.sequence, message.after = described["rank"], described["sequence"], described["after"]
+    message.sent_ns = described["sent_at"]
+    return message
 
 
-def described(frame: Frame) -> dict[str, Any]:
-    """A frame, as the document describes it."""
-    fields = {name: getattr(frame, name) for name in Frame.__slots__}
-    return {**fields, "buffers": [bytes(buffer).hex() for buffer in frame.buffers]}
+def described(message: Message) -> dict[str, Any]:
+    """A message, as the document describes it."""
+    assert message.buffers is not None
+    return {
+        "rank": message.rank,
+        "sequence": message.sequence,
+        "after": message.after,
+        "sent_at": message.sent_ns,
+        "codec": message.codec,
+        "signal": message.signal,
+        "buffers": [bytes(buffer).hex() for buffer in message.buffers],
+    }
 
 
-def on_wire(frame: Frame) -> bytes:
-    """A frame as one MESSAGE."""
-    return b"".join(framing.encode(frame))
+def encoded(message: Message) -> list[Any]:
+    """A message as the buffers of one MESSAGE."""
+    number, buffers = message.encode()
+    return framing.encode(
+        buffers, number, message.signal, message.sequence, message.after, message.sent_ns, message.rank
+    )
 
 
 def test_the_document_has_the_vectors() -> None:
@@ -64,11 +79,11 @@ def test_what_stands_there_is_read_so(name: str, chunk: int) -> None:
     """The bytes give the messages, in that order, and nothing is left over."""
     wire, means = GOOD[name]
     decoder = FrameDecoder()
-    frames = []
+    messages = []
     for begin in range(0, len(wire), chunk):
-        frames += decoder.feed(wire[begin : begin + chunk])
+        messages += decoder.feed(wire[begin : begin + chunk])
     decoder.finish()
-    assert [described(frame) for frame in frames] == means["messages"]
+    assert [described(message) for message in messages] == means["messages"]
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -76,26 +91,27 @@ def test_what_stands_there_is_written_so(name: str) -> None:
     """The messages give the bytes, also for transports that keep buffers apart."""
     wire, means = GOOD[name]
     (message,) = means["messages"]
-    buffers = framing.encode(as_frame(message))
+    buffers = encoded(as_message(message))
     assert b"".join(buffers) == wire
-    assert described(framing.decode(buffers)) == message
+    assert described(framing.decode(buffers)) == described(framing.decode_joined(wire)) == message
 
 
 def test_pieces_are_written_so() -> None:
     """START and PIECE frames, with a MESSAGE between them."""
     wire, means = GOOD["In pieces, and overtaken"]
-    cancel, large = map(as_frame, means["messages"])
-    start, first, last = (b"".join(part) for part in framing.split(framing.encode(large), 4))
-    assert start + first + on_wire(cancel) + last == wire
+    cancel, large = map(as_message, means["messages"])
+    start, first, last = (b"".join(part) for part in framing.split(encoded(large), 4))
+    assert start + first + b"".join(encoded(cancel)) + last == wire
 
 
 def test_giving_up_is_written_so() -> None:
     """A PIECE of no bytes, and the void that fills the number."""
     wire, means = GOOD["Given up"]
-    (void,) = map(as_frame, means["messages"])
-    large = Frame(void.rank, void.sequence, 6, void.sent_at, codec.RAW, None, [b"abcdefg"])
-    start, first, _ = (b"".join(part) for part in framing.split(framing.encode(large), 4))
-    assert start + first + framing.GIVEN_UP + on_wire(void) == wire
+    (void,) = map(as_message, means["messages"])
+    (same,) = means["messages"]
+    large = as_message({**same, "after": 6, "codec": codec.RAW, "signal": None, "buffers": [b"abcdefg".hex()]})
+    start, first, _ = (b"".join(part) for part in framing.split(encoded(large), 4))
+    assert start + first + framing.GIVEN_UP + b"".join(encoded(void)) == wire
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -110,20 +126,19 @@ def test_what_is_refused(name: str) -> None:
 def test_the_contents_of_the_vectors() -> None:
     """Codecs and records do in both directions what the document says."""
     _, means = GOOD["JSON with a signal"]
-    frame = as_frame(means["messages"][0])
-    assert codec.Payload(frame.codec, frame.buffers).decode() == means["contents"]
-    assert codec.encode(means["contents"], codec.JSON).buffers == frame.buffers
+    message = as_message(means["messages"][0])
+    assert codec.encode(means["contents"], codec.JSON) == message.encode()
+    assert message.contents == means["contents"]
 
     _, means = GOOD["A record"]
-    frame = as_frame(means["messages"][0])
-    assert frame.signal is not None
-    record = vocabulary.record(frame.signal, *means["texts"])
-    assert record.payload is not None
-    assert record.payload.buffers == frame.buffers
-    assert vocabulary.texts(Message.encoded(codec.Payload(frame.codec, frame.buffers), None)) == means["texts"]
+    message = as_message(means["messages"][0])
+    assert message.signal is not None
+    assert vocabulary.record(message.signal, *means["texts"]).encode() == message.encode()
+    assert vocabulary.texts(message) == means["texts"]
 
-    frame = as_frame(GOOD["A pickle and a buffer out of band"][1]["messages"][0])
-    assert codec.Payload(frame.codec, [bytearray(buffer) for buffer in frame.buffers]).decode() == bytes(range(8))
+    message = as_message(GOOD["A pickle and a buffer out of band"][1]["messages"][0])
+    assert message.buffers is not None
+    assert codec.decode(message.codec, [bytearray(buffer) for buffer in message.buffers]) == bytes(range(8))
 
 
 def test_the_document_names_every_reserved_signal_and_codec() -> None:

@@ -82,9 +82,9 @@ def served(*orders: Message, encoding: int = codec.PICKLE) -> Served:
 
 def chain_of(receipt: Message) -> list[object]:
     """The exceptions in a failure record; None for each that was not carried over."""
-    assert receipt.payload is not None
-    chain = pickle.loads(receipt.payload.buffers[3])
-    return [codec.Payload(number, parts).decode() if parts else None for number, parts in chain]
+    assert receipt.buffers is not None
+    chain = pickle.loads(receipt.buffers[3])
+    return [codec.decode(number, parts) if parts else None for number, parts in chain]
 
 
 class TestReceipts:
@@ -162,11 +162,9 @@ class TestReceipts:
             message = Message({"task": f"{__name__}:{task.__name__}", "parameters": {}}, vocabulary.START)
             done = served(message, encoding=codec.JSON)
             assert done.signals[2:-1] == kinds
-            payloads = [message.payload for message in done.answers]
-            assert {payload.codec for payload in payloads if payload} <= {codec.RAW, codec.JSON}
-            assert not any(
-                b"\x80\x05" in bytes(buffer) for payload in payloads if payload for buffer in payload.buffers
-            )
+            encoded = [message.encode() for message in done.answers]
+            assert {number for number, _ in encoded} <= {codec.RAW, codec.JSON}
+            assert not any(b"\x80\x05" in bytes(buffer) for _, buffers in encoded for buffer in buffers)
 
     def test_a_result_that_cannot_be_sent(self) -> None:
         """It is a failure that names its type."""
@@ -259,7 +257,7 @@ class TestRefusals:
     def test_an_order_that_cannot_be_read(self) -> None:
         """It says what is missing."""
         body = pickle.dumps(Point(1), 5).replace(b"Point", b"Paint")
-        done = served(Message.encoded(codec.Payload(codec.PICKLE, [body]), vocabulary.START))
+        done = served(Message.encoded(codec.PICKLE, [body], vocabulary.START))
         assert (done.signals, done.code) == (["hello", "refused", "end"], 1)
         assert done.texts[0] == "tasklink.errors.DecodeError"
         assert "Paint" in done.texts[1]

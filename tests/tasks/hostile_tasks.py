@@ -19,7 +19,7 @@ def link():
 
 def say(signal_, *buffers, number=None, after=0, rank=0, kind=codec.RAW):
     """Send anything; with a number of its own, or with the next one that is due."""
-    message = Message.encoded(codec.Payload(kind, list(buffers)), signal_)
+    message = Message.encoded(kind, list(buffers), signal_)
     if number is None:
         link().write(message)
         return
@@ -77,7 +77,7 @@ def odd_contents():
 
 
 def unnumbered():
-    frame = framing.encode(framing.Frame(0, 0, 0, 0, codec.RAW, None, [b"x"]))
+    frame = framing.encode([b"x"], codec.RAW)
     for _ in range(1000):
         link().members[0].communicator.send(frame, None)
     return "done"
@@ -184,13 +184,13 @@ def another_version():
 
 
 def signal_that_is_no_text():
-    (head, body) = framing.encode(framing.Frame(0, 1000, 0, 0, 0, "ab", [b"x"]))
+    (head, body) = framing.encode([b"x"], codec.RAW, "ab", 1000)
     raw(head.replace(b"ab", b"\xff\xfe") + body)
     return time.sleep(60)
 
 
 def a_length_of_a_thousand_terabytes():
-    head, _ = framing.encode(framing.Frame(0, 1000, 0, 0, 0, None, [b"x"]))
+    head, _ = framing.encode([b"x"], codec.RAW, None, 1000)
     size = 1 << 50
     raw(
         framing.PREFIX.pack(framing.MAGIC, framing.VERSION, framing.START, 0, len(head) - framing.PREFIX.size)

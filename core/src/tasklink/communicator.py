@@ -40,9 +40,8 @@ from abc import ABC, abstractmethod
 from itertools import count
 from time import time_ns
 
-from tasklink import codec, framing
+from tasklink import fork, framing
 from tasklink.errors import ClosedError, ForkedError, MessageTooLargeError
-from tasklink.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
     from typing import Any, ClassVar, Self, Union
+
+    from tasklink.message import Message
 
     Buffer = Union[bytes, bytearray, memoryview]
 
@@ -183,7 +184,8 @@ class Communicator(ABC):
         """Send a message.
 
         Args:
-            message: what to send; it is not changed, and its contents may be changed as soon as this has returned.
+            message: what to send; it is not changed, and its contents may be changed as soon as this has returned,
+                unless they lie in memory of `allocate`.
             timeout: seconds to wait for a slow peer; None: as long as it takes.
 
         Raises:
@@ -194,6 +196,20 @@ class Communicator(ABC):
             ClosedError: `close` was called on this side.
             ForkedError: this process is a fork of the one that opened the communicator.
         """
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """Give new memory for a buffer that is to be written; `zero_copy` communicators need not copy what is in it.
+
+        Such memory is the reader's as soon as a message with it was written: it is not to be changed any more.
+
+        Args:
+            nbytes: how many bytes; their values are not defined.
+
+        Raises:
+            OSError, MemoryError: there is no memory.
+            ClosedError, ForkedError: as `write`.
+        """
+        return memoryview(bytearray(nbytes))
 
     @abstractmethod
     def read(self, timeout: float | None = None) -> Message:
@@ -296,6 +312,7 @@ class FramedCommunicator(Communicator):
 
     def __init__(self) -> None:
         self._process = os.getpid()
+        self._generation = fork.generation
         self._closed = False
         self._closing = allocate_lock()
         self._numbers = count(1)
@@ -309,7 +326,7 @@ class FramedCommunicator(Communicator):
         """
 
     @abstractmethod
-    def receive(self, timeout: float | None) -> framing.Frame:
+    def receive(self, timeout: float | None) -> Message:
         """Wait for one frame: what `framing.decode` makes of the buffers that were sent.
 
         Raises:
@@ -322,25 +339,24 @@ class FramedCommunicator(Communicator):
 
     def write(self, message: Message, timeout: float | None = None) -> None:
         """Encode a message and send it; see `Communicator.write`."""
-        self.check_usable()
-        payload = message.payload or codec.encode(message.contents)
+        if self._closed or self._generation != fork.generation:
+            self.check_usable()
+        number, buffers = message.encode()
         limit = self.capabilities.max_message
-        if limit is not None and payload.nbytes > limit:
-            raise MessageTooLargeError(f"a message of {payload.nbytes} bytes; {type(self).__name__} takes {limit}")
+        if limit is not None and sum(map(len, buffers)) > limit:
+            raise MessageTooLargeError(
+                f"a message of {sum(map(len, buffers))} bytes; {type(self).__name__} takes {limit}"
+            )
         sequence = message.sequence or next(self._numbers)
-        frame = framing.Frame(
-            message.rank, sequence, message.after, time_ns(), payload.codec, message.signal, payload.buffers
+        self.send(
+            framing.encode(buffers, number, message.signal, sequence, message.after, time_ns(), message.rank), timeout
         )
-        self.send(framing.encode(frame), timeout)
 
     def read(self, timeout: float | None = None) -> Message:
-        """Wait for a frame and make a message of it; see `Communicator.read`."""
-        self.check_usable()
-        frame = self.receive(timeout)
-        message = Message.encoded(codec.Payload(frame.codec, frame.buffers), frame.signal, frame.sequence, frame.after)
-        message.sent_at = frame.sent_at / 1e9
-        message.rank = frame.rank
-        return message
+        """Wait for a message; see `Communicator.read`."""
+        if self._closed or self._generation != fork.generation:
+            self.check_usable()
+        return self.receive(timeout)
 
     def close(self) -> None:
         """Close this end; see `Communicator.close`."""
@@ -361,7 +377,7 @@ class FramedCommunicator(Communicator):
     @property
     def forked(self) -> bool:
         """Whether this process is a fork of the one that opened the communicator."""
-        return os.getpid() != self._process
+        return self._generation != fork.generation
 
     def check_usable(self) -> None:
         """Refuse work after `close` or a fork.

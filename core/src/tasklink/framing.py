@@ -21,6 +21,7 @@ import sys
 from struct import Struct
 
 from tasklink.errors import BrokenError, CommunicatorError, ProtocolError
+from tasklink.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ PREFIX = Struct("<2sBBIQ")
 HEAD = Struct("<QQQBBBBI")
 _WHOLE_HEAD = Struct("<2sBBIQQQQBBBBI")
 assert _WHOLE_HEAD.size == PREFIX.size + HEAD.size
+# The head of a plain message, which has no signal and one buffer, with its table: the same bytes in fewer numbers.
+# Magic, version and kind are one; so are codec, flags, bytes of signal and bytes of extension.
+_PLAIN = Struct("<IIQQQQIIQ")
+_PLAIN_TAG = int.from_bytes(MAGIC + bytes([VERSION, MESSAGE]), "little")
+_PLAIN_REST = _PLAIN.size - PREFIX.size
 # A whole frame: forget the message that is in pieces, if there is one.
 GIVEN_UP = PREFIX.pack(MAGIC, VERSION, PIECE, 0, 0)
 
@@ -56,55 +62,48 @@ _RESERVED_AT_ONCE = 8 << 20
 # to the system when its last array is gone.
 _MAPPED_FROM = 1 << 20
 _SCRATCH_BYTES = 64 << 10
+_NO_LIMIT = 1 << 64  # more than a table can say
 _READ_AT_MOST = 1 << 30  # a single read(2) of more than 2 GiB is refused by macOS and cut by Linux
 
 
-class Frame:
-    """A whole message as it stood on the wire. For the meaning of each field see `Message`.
+def encode(  # noqa: PLR0917 - in the order of importance; keywords cost time in the hottest place there is
+    buffers: list[Buffer],
+    codec: int,
+    signal: str | None = None,
+    sequence: int = 0,
+    after: int = 0,
+    sent_ns: int = 0,
+    rank: int = 0,
+) -> list[Buffer]:
+    """Make the buffers of a MESSAGE: prefix and head in the first one, then the buffers of its contents.
 
-    Attributes:
-        sent_at: nanoseconds since the epoch.
+    Args:
         buffers: the body, then the out-of-band buffers.
-    """
-
-    __slots__ = ("after", "buffers", "codec", "rank", "sent_at", "sequence", "signal")
-
-    def __init__(  # noqa: PLR0917 - in the order of the wire; keywords cost time in the hottest place there is
-        self, rank: int, sequence: int, after: int, sent_at: int, codec: int, signal: str | None, buffers: list[Buffer]
-    ) -> None:
-        self.rank = rank
-        self.sequence = sequence
-        self.after = after
-        self.sent_at = sent_at
-        self.codec = codec
-        self.signal = signal
-        self.buffers = buffers
-
-
-def encode(frame: Frame) -> list[Buffer]:
-    """Turn a frame into the buffers of a MESSAGE: prefix and head in the first one, then the frame's own buffers.
+        codec: the number of the codec that made them.
+        signal: the name of the signal; None for plain contents.
+        sequence: the number of the message; 0 for none.
+        after: after which number it may be delivered.
+        sent_ns: when it is sent, nanoseconds since the epoch.
+        rank: of the sender.
 
     Raises:
         ValueError: the signal is empty, or longer than 255 bytes of UTF-8; or there is no buffer, or there are more
             than MAX_BUFFERS.
     """
-    name = b"" if frame.signal is None else _signal_bytes(frame.signal)
-    buffers = frame.buffers
     count = len(buffers)
+    if count == 1 and signal is None:
+        size = len(buffers[0])
+        head = _PLAIN.pack(_PLAIN_TAG, rank, _PLAIN_REST + size, sequence, after, sent_ns, codec, 1, size)
+        return [head, buffers[0]]
+    name = b"" if signal is None else _signal_bytes(signal)
     if not 0 < count <= MAX_BUFFERS:
         raise ValueError(f"a message has {count} buffers; allowed are 1 to {MAX_BUFFERS}")
-    if count == 1:
-        payload = len(buffers[0])
-        table = payload.to_bytes(8, "little")
-    else:
-        lengths = [len(buffer) for buffer in buffers]
-        payload = sum(lengths)
-        table = Struct(f"<{count}Q").pack(*lengths)
+    lengths = [len(buffer) for buffer in buffers]
     head = _WHOLE_HEAD.pack(
-        MAGIC, VERSION, MESSAGE, frame.rank, HEAD.size + len(name) + 8 * count + payload,
-        frame.sequence, frame.after, frame.sent_at, frame.codec, 0, len(name), 0, count,
+        MAGIC, VERSION, MESSAGE, rank, HEAD.size + len(name) + 8 * count + sum(lengths),
+        sequence, after, sent_ns, codec, 0, len(name), 0, count,
     )  # fmt: skip
-    return [head + name + table, *buffers]
+    return [b"".join((head, name, Struct(f"<{count}Q").pack(*lengths))), *buffers]
 
 
 def _signal_bytes(signal: str) -> bytes:
@@ -114,26 +113,90 @@ def _signal_bytes(signal: str) -> bytes:
     return name
 
 
-def decode(buffers: Sequence[Buffer]) -> Frame:
-    """Turn the buffers of a MESSAGE back into a frame; for transports that keep the buffers of a message apart.
+def decode(buffers: Sequence[Buffer]) -> Message:
+    """Turn the buffers of a MESSAGE back into it; for transports that keep the buffers of a message apart.
 
     Raises:
         ProtocolError: the buffers are not what `encode` makes.
     """
     if not buffers:
         raise ProtocolError("a message has no head: there are no buffers at all")
-    head = buffers[0]
+    head, *rest = buffers
+    rank, header, lengths = _decode_head(head)
+    if len(head) != header.size:
+        raise ProtocolError(f"the head of a message has {len(head)} bytes, and says {header.size}")
+    if [len(buffer) for buffer in rest] != lengths:
+        raise ProtocolError("the buffers of a message are not as long as its table says")
+    return header.message(rank, rest)
+
+
+def decode_joined(data: bytes) -> Message:
+    """Turn the joined buffers of a MESSAGE back into it; for transports that keep small messages apart.
+
+    Raises:
+        ProtocolError: the bytes are not what `encode` makes, joined.
+    """
+    size = len(data)
+    messages: list[Message] = []
+    if _take_plain(data, 0, size, size, messages) == size and len(messages) == 1:
+        return messages[0]
+    rank, header, lengths = _decode_head(data)
+    if size != header.size + header.payload:
+        raise ProtocolError(f"a message says it has {header.size + header.payload} bytes, and comes with {size}")
+    buffers: list[Buffer] = []
+    begin = header.size
+    for length in lengths:
+        buffers.append(data[begin : begin + length])
+        begin += length
+    return header.message(rank, buffers)
+
+
+def _decode_head(head: Buffer) -> tuple[int, _Header, list[int]]:
+    """Read the head of a MESSAGE: rank, head, lengths of the buffers."""
     if len(head) < _WHOLE_HEAD.size:
         raise ProtocolError(f"a message head has at least {_WHOLE_HEAD.size} bytes; this one has {len(head)}")
     kind, rank, length = _check_prefix(head, 0)
     header = _Header(head, 0)
-    if kind != MESSAGE or len(head) != header.size:
+    if kind != MESSAGE or len(head) < header.size:
         raise ProtocolError(f"the head of a message of kind {kind} has {len(head)} bytes, and says {header.size}")
-    payload = list(buffers[1:])
-    if [len(buffer) for buffer in payload] != header.read_table(head, 0):
-        raise ProtocolError("the buffers of a message are not as long as its table says")
+    lengths = header.read_table(head, 0)
     header.check_length(kind, length)
-    return header.frame(rank, payload)
+    return rank, header, lengths
+
+
+def _take_plain(data: Buffer, start: int, end: int, largest: int, messages: list[Message]) -> int:
+    """Use the whole plain messages at the beginning of some bytes; most messages are plain, and this is their way.
+
+    Whatever else there is, wrong numbers too, is left to those who look at it more closely.
+
+    Args:
+        data: what holds the bytes.
+        start: where they begin.
+        end: where they end.
+        largest: the largest payload allowed.
+        messages: where they are appended to.
+
+    Returns:
+        where the bytes begin that were not used.
+    """
+    while end - start >= _PLAIN.size:
+        tag, rank, length, sequence, after, sent_ns, codec, count, size = _PLAIN.unpack_from(data, start)
+        body = start + _PLAIN.size
+        stop = body + size
+        if tag != _PLAIN_TAG or count != 1 or length != _PLAIN_REST + size or codec > 0xFF or size > largest:
+            break
+        if stop > end:
+            break
+        message = Message()
+        message.rank = rank
+        message.sequence = sequence
+        message.after = after
+        message.sent_ns = sent_ns
+        message.codec = codec
+        message.buffers = [data[body:stop]]
+        messages.append(message)
+        start = stop
+    return start
 
 
 def split(buffers: Sequence[Buffer], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Buffer]]:
@@ -158,9 +221,9 @@ def split(buffers: Sequence[Buffer], piece_bytes: int = PIECE_BYTES) -> Iterator
 
 
 class FrameDecoder:
-    """Bytes in, frames out. The bytes are read straight to where they belong.
+    """Bytes in, messages out. The bytes are read straight to where they belong.
 
-    `get_buffer` says where the next bytes go; `received` says how many came, and gives the frames they completed.
+    `get_buffer` says where the next bytes go; `received` says how many came, and gives the messages they completed.
     Between large messages the buffer is a scratch space, so one read takes many small messages; inside a large one it
     is the memory that its array will own.
 
@@ -172,7 +235,7 @@ class FrameDecoder:
     """
 
     def __init__(self, max_message: int | None = None) -> None:
-        self._max_message = max_message
+        self._largest = _NO_LIMIT if max_message is None else max_message
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._start = 0  # the bytes of the scratch space that are not yet used: start to end
         self._end = 0
@@ -198,8 +261,8 @@ class FrameDecoder:
                 raise
         return self._view
 
-    def received(self, count: int) -> list[Frame]:
-        """Take note of `count` bytes in the buffer, and give the frames that are whole now.
+    def received(self, count: int) -> list[Message]:
+        """Take note of `count` bytes in the buffer, and give the messages that are whole now.
 
         Raises:
             ProtocolError: the bytes are not what the wire allows, or a message is larger than `max_message`; the text
@@ -209,29 +272,30 @@ class FrameDecoder:
         if self._view is not None:
             self._view.release()  # memory with a view on it cannot grow, and an exception may hold the view
             self._view = None
-        frames: list[Frame] = []
+        messages: list[Message] = []
         if self._filling is not None:
-            self._filled(count, frames)
-            return frames
+            self._filled(count, messages)
+            return messages
         self._end += count
         try:
-            while self._parse(frames):
-                pass
+            self._take_plain(messages)
+            while self._parse(messages):
+                self._take_plain(messages)
         except CommunicatorError as error:
             self._fail(error)
-            if not frames:
+            if not messages:
                 raise
-            return frames
+            return messages
         self._make_room()
-        return frames
+        return messages
 
-    def feed(self, data: Buffer) -> list[Frame]:
+    def feed(self, data: Buffer) -> list[Message]:
         """Take bytes that are in memory already.
 
         Raises:
             ProtocolError, BrokenError: as `received`.
         """
-        frames: list[Frame] = []
+        messages: list[Message] = []
         rest = memoryview(data)
         try:
             while rest:
@@ -239,11 +303,11 @@ class FrameDecoder:
                 count = min(len(buffer), len(rest))
                 buffer[:count] = rest[:count]
                 rest = rest[count:]
-                frames += self.received(count)
+                messages += self.received(count)
         except CommunicatorError:
-            if not frames:
+            if not messages:
                 raise
-        return frames
+        return messages
 
     def finish(self) -> None:
         """Take note that nothing more will come.
@@ -286,14 +350,17 @@ class FrameDecoder:
             return _WHOLE_HEAD.size
         return PREFIX.size + _check_prefix(self._scratch, self._start)[2]
 
-    def _parse(self, frames: list[Frame]) -> bool:
+    def _take_plain(self, messages: list[Message]) -> None:
+        self._start = _take_plain(self._scratch, self._start, self._end, self._largest, messages)
+
+    def _parse(self, messages: list[Message]) -> bool:
         """Use one frame, or its beginning; False when more bytes are needed first."""
         available = self._end - self._start
         if available < PREFIX.size:
             return False
         kind, rank, length = _check_prefix(self._scratch, self._start)
         if kind == PIECE:
-            return self._parse_piece(length, frames)
+            return self._parse_piece(length, messages)
         if available < _WHOLE_HEAD.size:
             return False
         header = _Header(self._scratch, self._start)
@@ -306,21 +373,21 @@ class FrameDecoder:
         self._check_size(header.payload)
         self._start += header.size
         if kind == START:
-            self._start_pieces(rank, header, lengths, frames)
+            self._start_pieces(rank, header, lengths, messages)
         elif self._end - self._start >= header.payload:
-            frames.append(header.frame(rank, self._take(lengths)))
+            messages.append(header.message(rank, self._take(lengths)))
         else:
-            self._fill(_Assembly(rank, header, lengths), header.payload, frames)
+            self._fill(_Assembly(rank, header, lengths), header.payload, messages)
         return self._filling is None
 
-    def _start_pieces(self, rank: int, header: _Header, lengths: list[int], frames: list[Frame]) -> None:
+    def _start_pieces(self, rank: int, header: _Header, lengths: list[int], messages: list[Message]) -> None:
         self._in_pieces = None
         if header.payload == 0:
-            frames.append(header.frame(rank, [bytearray() for _ in lengths]))
+            messages.append(header.message(rank, [bytearray() for _ in lengths]))
         else:
             self._in_pieces = _Assembly(rank, header, lengths)
 
-    def _parse_piece(self, length: int, frames: list[Frame]) -> bool:
+    def _parse_piece(self, length: int, messages: list[Message]) -> bool:
         self._start += PREFIX.size
         if length == 0:
             self._in_pieces = None
@@ -329,12 +396,12 @@ class FrameDecoder:
             raise ProtocolError("a piece came although no message was started")
         if length > self._in_pieces.missing:
             raise ProtocolError(f"a piece has {length} bytes where {self._in_pieces.missing} are missing")
-        self._fill(self._in_pieces, length, frames)
+        self._fill(self._in_pieces, length, messages)
         return self._filling is None
 
     def _check_size(self, payload: int) -> None:
-        if self._max_message is not None and payload > self._max_message:
-            raise ProtocolError(f"a message has {payload} bytes; the limit is {self._max_message}")
+        if payload > self._largest:
+            raise ProtocolError(f"a message has {payload} bytes; the limit is {self._largest}")
 
     def _take(self, lengths: list[int]) -> list[Buffer]:
         """Copy a small message out of the scratch space, which the next read overwrites."""
@@ -344,7 +411,7 @@ class FrameDecoder:
             buffers.append(self._scratch[begin : self._start])
         return buffers
 
-    def _fill(self, message: _Assembly, quota: int, frames: list[Frame]) -> None:
+    def _fill(self, message: _Assembly, quota: int, messages: list[Message]) -> None:
         """Send the next `quota` bytes to the message, those that are in the scratch space at once."""
         self._filling, self._quota = message, quota
         while self._quota and self._end > self._start:
@@ -352,9 +419,9 @@ class FrameDecoder:
                 count = len(free)
                 free[:] = memoryview(self._scratch)[self._start : self._start + count]
             self._start += count
-            self._filled(count, frames)
+            self._filled(count, messages)
 
-    def _filled(self, count: int, frames: list[Frame]) -> None:
+    def _filled(self, count: int, messages: list[Message]) -> None:
         message = self._filling
         assert message is not None
         message.advance(count)
@@ -363,7 +430,7 @@ class FrameDecoder:
             return
         self._filling = None
         if message.missing == 0:
-            frames.append(message.frame())
+            messages.append(message.message())
             if message is self._in_pieces:
                 self._in_pieces = None
 
@@ -395,17 +462,17 @@ def _check_prefix(data: Buffer, offset: int) -> tuple[int, int, int]:
 class _Header:
     """The fixed part of a message head, and what follows from it."""
 
-    __slots__ = ("after", "codec", "count", "extension", "payload", "sent_at", "sequence", "signal", "signal_bytes")
+    __slots__ = ("after", "codec", "count", "extension", "payload", "sent_ns", "sequence", "signal", "signal_bytes")
     sequence: int
     after: int
-    sent_at: int
+    sent_ns: int
     codec: int
     signal_bytes: int
     extension: int
     count: int
 
     def __init__(self, data: Buffer, offset: int) -> None:
-        (self.sequence, self.after, self.sent_at, self.codec, _flags, self.signal_bytes, self.extension, self.count) = (
+        (self.sequence, self.after, self.sent_ns, self.codec, _flags, self.signal_bytes, self.extension, self.count) = (
             HEAD.unpack_from(data, offset + PREFIX.size)
         )
         self.signal: str | None = None
@@ -439,8 +506,13 @@ class _Header:
         if length != expected:
             raise ProtocolError(f"a frame says it has {length} bytes; its parts have {expected}")
 
-    def frame(self, rank: int, buffers: list[Buffer]) -> Frame:
-        return Frame(rank, self.sequence, self.after, self.sent_at, self.codec, self.signal, buffers)
+    def message(self, rank: int, buffers: list[Buffer]) -> Message:
+        message = Message.encoded(self.codec, buffers, self.signal)
+        message.sequence = self.sequence
+        message.after = self.after
+        message.sent_ns = self.sent_ns
+        message.rank = rank
+        return message
 
 
 class _Assembly:
@@ -473,11 +545,11 @@ class _Assembly:
         self._room -= count
         self.filled += count
 
-    def frame(self) -> Frame:
+    def message(self) -> Message:
         rest = self._lengths[len(self._memories) :]
         assert not any(rest)
         buffers: list[Buffer] = [memory.view() for memory in self._memories]
-        return self._header.frame(self._rank, buffers + [bytearray() for _ in rest])
+        return self._header.message(self._rank, buffers + [bytearray() for _ in rest])
 
 
 class _Memory:

@@ -79,7 +79,7 @@ class Invitation:
                 for name, kind, address in self.channels
             ],
         }
-        (body,) = codec.encode(contents).buffers
+        _, (body,) = codec.encode(contents)
         return len(body).to_bytes(8, "little") + body
 
     def _expected(self) -> list[tuple[int, int, int, str]]:

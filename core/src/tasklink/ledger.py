@@ -36,7 +36,7 @@ MOST_GAPS = 1 << 18
 
 
 class Before:
-    """What had been written when a message was begun.
+    """What had been written when a message was begun while others were under way.
 
     Args:
         all_up_to: every message up to this number.
@@ -58,43 +58,46 @@ class Before:
         return after
 
 
-NOTHING = Before(0, {})
-
-
 class Numbers:
-    """The numbers of what is written, and which of them are under way. For any number of threads."""
+    """The numbers of what is written, and which of them are under way. For any number of threads.
+
+    Attributes:
+        gaps: numbers that nobody will use, of which the reader has not been told.
+    """
 
     def __init__(self) -> None:
+        self.gaps: list[int] = []
         self._lock = RLock()
         self._last = 0
         self._under_way: set[int] = set()
         self._last_by_way: dict[Way, int] = {}  # the highest that has been written, for each
-        self._gaps: list[int] = []
 
-    def draw(self) -> tuple[int, Before]:
-        """Give a new number, and what has been written by now.
+    def draw(self) -> tuple[int, int | Before]:
+        """Give a new number, and after which one its message may be delivered; a Before if that depends on the way.
 
         Raises:
             BusyError: a signal handler has interrupted this thread in here.
         """
-        self._check_free()
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks, too
+            raise _busy()
         with self._lock:
-            all_up_to = min(self._under_way) - 1 if self._under_way else self._last
-            before = Before(all_up_to, self._last_by_way.copy() if self._under_way else {})
-            self._last += 1
-            self._under_way.add(self._last)
-            return self._last, before
+            number = self._last = self._last + 1
+            under_way = self._under_way
+            before = Before(min(under_way) - 1, self._last_by_way.copy()) if under_way else number - 1
+            under_way.add(number)
+            return number, before
 
     def written(self, number: int, way: Way) -> None:
         """Take note that the message of this number has been handed to a communicator."""
         with self._lock:
             self._under_way.discard(number)
-            self._last_by_way[way] = max(number, self._last_by_way.get(way, 0))
+            if number > self._last_by_way.get(way, 0):
+                self._last_by_way[way] = number
 
     def give_up(self, number: int) -> None:
         """Make a number a gap. It stays under way until the reader has been told: nothing says that it comes after."""
         with self._lock:
-            self._gaps.append(number)
+            self.gaps.append(number)
 
     def next_gap(self) -> int | None:
         """Take one of the gaps, to tell the reader of it; None when there is none.
@@ -102,15 +105,14 @@ class Numbers:
         Raises:
             BusyError: as `draw`.
         """
-        if not self._gaps:
-            return None
-        self._check_free()
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as above
+            raise _busy()
         with self._lock:
-            return self._gaps.pop() if self._gaps else None
+            return self.gaps.pop() if self.gaps else None
 
-    def _check_free(self) -> None:
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks, too
-            raise BusyError("a signal handler or a finalizer interrupted this thread in `write`; use another thread")
+
+def _busy() -> BusyError:
+    return BusyError("a signal handler or a finalizer interrupted this thread in `write`; use another thread")
 
 
 class Ledger:
@@ -155,7 +157,7 @@ class Ledger:
         from _bisect import insort_right  # noqa: PLC0415 - most links hold nothing
 
         insort_right(self._held, (message.after, message.sequence, message))
-        self._held_bytes += _size(message)
+        self._held_bytes += message.nbytes
         if len(self._held) > HELD_MESSAGES or self._held_bytes > HELD_BYTES:
             return self.settle()
         return []
@@ -169,7 +171,7 @@ class Ledger:
         count = bisect_right(self._held, (self.complete + 1,))
         released = [held for _, _, held in self._held[:count]]
         del self._held[:count]
-        self._held_bytes -= sum(map(_size, released))
+        self._held_bytes -= sum(message.nbytes for message in released)
         return [message, *released]
 
     def settle(self) -> list[Message]:
@@ -192,7 +194,3 @@ class Ledger:
         start, stop = self._gaps[index]
         self._gaps[index : index + 1] = [gap for gap in ((start, number), (number + 1, stop)) if gap[0] < gap[1]]
         return True
-
-
-def _size(message: Message) -> int:
-    return 0 if message.payload is None else message.payload.nbytes

@@ -15,7 +15,7 @@ from _thread import RLock
 from errno import EBADF
 from time import monotonic
 
-from tasklink import codec, vocabulary
+from tasklink import codec, fork, vocabulary
 from tasklink.doorbell import Doorbell
 from tasklink.errors import (
     BrokenError,
@@ -26,7 +26,7 @@ from tasklink.errors import (
     MessageTooLargeError,
     ProtocolError,
 )
-from tasklink.ledger import NOTHING, Before, Ledger, Numbers
+from tasklink.ledger import Before, Ledger, Numbers
 from tasklink.message import Message
 
 TYPE_CHECKING = False
@@ -106,10 +106,13 @@ class Link:
         self._rank = rank
         self._on_broken = on_broken
         self._process = os.getpid()
+        self._generation = fork.generation
         self.reading_failed = False
         self._closed = False
         self._peer_has: Collection[str] | None = None
         self._numbers = Numbers()
+        self._ways: dict[tuple[str, bool], list[Member]] = {}  # by kind and whether it is large; until members change
+        self._limited = any(_limit(member) is not None for member in self.members)
         self._ledgers: dict[int, Ledger] = {}
         self._ready: list[Message] = []  # can be given now, the next one last
         self._with_work: list[Member] = []
@@ -124,6 +127,8 @@ class Link:
         member = Member(name, communicator)
         member.writable = member.writable and self._reaches_peer(name)
         self.members.append(member)
+        self._ways = {}
+        self._limited = self._limited or _limit(member) is not None
         # What was read alone until now may have work that does not show in its descriptor.
         self._with_work = [member for member in self.members if member.readable]
         if self._selector is not None:
@@ -134,6 +139,7 @@ class Link:
         self._peer_has = names
         for member in self.members:
             member.writable = member.writable and self._reaches_peer(member.name)
+        self._ways = {}
 
     def _reaches_peer(self, name: str) -> bool:
         return self._peer_has is None or name in self._peer_has
@@ -153,15 +159,21 @@ class Link:
             BusyError: a signal handler has interrupted this thread in `write`.
             ForkedError: this process is a fork of the one that opened the Link.
         """
-        self._check_process()
-        payload = message.payload or codec.encode(message.contents, self.encoding)
-        members = self._candidates(message.signal, payload.nbytes)
+        if self._generation != fork.generation:  # before any lock: in a fork its holder may not exist
+            raise self._forked()
+        outgoing = Message.encoded(*message.encode(self.encoding), message.signal)
+        members = self._candidates(message.signal, outgoing.nbytes)
         deadline = None if timeout is None else monotonic() + timeout
-        self._fill_gaps(deadline)
-        number, before = self._numbers.draw()
-        if message.signal in vocabulary.URGENT:
-            before = NOTHING
-        self._write_numbered(Message.encoded(payload, message.signal, number), members, before, deadline)
+        if self._numbers.gaps:
+            self._fill_gaps(deadline)
+        outgoing.sequence, before = self._numbers.draw()
+        self._write_numbered(outgoing, members, 0 if message.signal in vocabulary.URGENT else before, deadline)
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """Give new memory for a buffer that is to be written; see `Communicator.allocate`."""
+        if self._generation != fork.generation:
+            raise self._forked()
+        return self._candidates(None, max(nbytes, LARGE))[0].communicator.allocate(nbytes)
 
     def finish(self, timeout: float | None = None) -> None:
         """Send the last message, which tells the reader how many there were.
@@ -177,42 +189,55 @@ class Link:
         while number is not None:
             void = vocabulary.record(vocabulary.VOID)
             void.sequence = number
-            self._write_numbered(void, self._candidates(void.signal, 0), NOTHING, deadline)
+            self._write_numbered(void, self._candidates(void.signal, 0), 0, deadline)
             number = self._numbers.next_gap()
 
-    def _write_numbered(self, message: Message, members: list[Member], before: Before, deadline: float | None) -> None:
+    def _write_numbered(
+        self, message: Message, members: list[Member], before: int | Before, deadline: float | None
+    ) -> None:
+        """Write to the first member that takes the message."""
         message.rank = self._rank
         try:
-            member = self._write_to_one(message, members, before, deadline)
+            for member in members:
+                message.after = before if isinstance(before, int) else before.number_for(member)
+                try:
+                    member.communicator.write(message, None if deadline is None else _rest(deadline))
+                except CommunicatorError as error:
+                    if self._closed:
+                        raise
+                    self._stop_writing(member)
+                    self._tell_of_broken(member, error)
+                else:
+                    break
+            else:
+                raise self._nobody_left()  # noqa: TRY301 - a function around the loop would cost each message 0.1 us
         except BaseException:
             self._numbers.give_up(message.sequence)
             raise
         self._numbers.written(message.sequence, member)
 
-    def _write_to_one(self, message: Message, members: list[Member], before: Before, deadline: float | None) -> Member:
-        for member in members:
-            message.after = before.number_for(member)
-            try:
-                member.communicator.write(message, _rest(deadline))
-            except CommunicatorError as error:
-                if self._closed:
-                    raise
-                member.writable = False
-                self._tell_of_broken(member, error)
-            else:
-                return member
-        raise self._nobody_left()
+    def _stop_writing(self, member: Member) -> None:
+        member.writable = False
+        self._ways = {}
 
     def _candidates(self, signal: str | None, size: int) -> list[Member]:
         """The members that can carry a message, the most suitable first."""
-        writable = [member for member in self.members if member.writable]
-        able = [member for member in writable if _fits(member, size)]
-        if not able:
-            raise _too_large(size, writable) if writable else self._nobody_left()
-        if len(able) == 1:
+        kind, large = vocabulary.kind(signal), size >= LARGE
+        members = self._ways.get((kind, large))
+        if members is None:
+            ways = self._ways  # another one as soon as this one is out of date
+            route = self._routes.get(kind)
+            members = [member for member in self.members if member.writable]
+            members.sort(key=lambda member: (member.name != route, large and not _zero_copy(member)))
+            ways[kind, large] = members
+        if not members:
+            raise self._nobody_left()
+        if self._limited:
+            able = [member for member in members if _fits(member, size)]
+            if not able:
+                raise _too_large(size, members)
             return able
-        route = self._routes.get(vocabulary.kind(signal))
-        return sorted(able, key=lambda member: (member.name != route, size >= LARGE and not _zero_copy(member)))
+        return members
 
     def _nobody_left(self) -> CommunicatorError:
         if self._closed:
@@ -234,7 +259,8 @@ class Link:
             ClosedError: `close` was called on this side.
             ForkedError: as `write`.
         """
-        self._check_process()
+        if self._generation != fork.generation:
+            raise self._forked()
         deadline = None if timeout is None else monotonic() + timeout
         while not self._ready:
             self._ready = [m for m in self._next_ones(deadline) if m.signal not in vocabulary.UNHEARD]
@@ -281,7 +307,8 @@ class Link:
         for member in self.members:
             member.readable = member.writable = False
             member.communicator.close()
-        if os.getpid() == self._process:  # in a fork, the thread that has the lock does not exist
+        self._ways = {}
+        if self._generation == fork.generation:  # in a fork, the thread that has the lock does not exist
             with self._waiting:
                 self._forget_bell()
 
@@ -365,7 +392,7 @@ class Link:
                 raise
             self._stop_reading(member)
             self.reading_failed = True
-            member.writable = False
+            self._stop_writing(member)
             if getattr(error.__cause__, "errno", None) != EBADF:  # else the descriptor may be another's by now
                 member.communicator.close()  # a peer that lives shall know that nobody listens any more
             self._tell_of_broken(member, error)
@@ -378,12 +405,10 @@ class Link:
             ProtocolError: it is numbered as no Link numbers.
         """
         message.communicator = member.name
-        payload = message.payload
-        assert payload is not None  # it came as bytes
         member.messages += 1
-        member.bytes += payload.nbytes
-        if self.encoding == codec.JSON and payload.codec in codec.PICKLES:
-            message.payload = codec.Withheld(payload.codec, payload.buffers)
+        member.bytes += message.nbytes
+        if self.encoding == codec.JSON and message.codec in codec.PICKLES:
+            message.codec += codec.WITHHELD
         if message.sequence == 0:
             return [message]
         ledger = self._ledger(member, message.rank)
@@ -422,12 +447,11 @@ class Link:
 
     # Both
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:  # before any lock: in a fork its holder may not exist
-            raise ForkedError(
-                f"this Task talks from process {self._process}, of which this process ({os.getpid()}) is a fork; "
-                "send from the parent, or start the child as a Task of its own"
-            )
+    def _forked(self) -> ForkedError:
+        return ForkedError(
+            f"this Task talks from process {self._process}, of which this process ({os.getpid()}) is a fork; "
+            "send from the parent, or start the child as a Task of its own"
+        )
 
     def _tell_of_broken(self, member: Member, error: CommunicatorError) -> None:
         if not member.broken:
@@ -435,13 +459,17 @@ class Link:
             self._on_broken(member.name, error)
 
 
+def _limit(member: Member) -> int | None:
+    return member.communicator.capabilities.max_message
+
+
 def _fits(member: Member, size: int) -> bool:
-    limit = member.communicator.capabilities.max_message
+    limit = _limit(member)
     return limit is None or size <= limit
 
 
 def _too_large(size: int, members: list[Member]) -> MessageTooLargeError:
-    limits = ", ".join(f"{member.name} takes {member.communicator.capabilities.max_message}" for member in members)
+    limits = ", ".join(f"{member.name} takes {_limit(member)}" for member in members)
     return MessageTooLargeError(f"a message of {size} bytes: {limits}; send it in parts, or add a communicator")
 
 

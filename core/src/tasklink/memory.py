@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasklink.framing import Buffer
+    from tasklink.message import Message
 
 
 class MemoryCommunicator(FramedCommunicator):
@@ -64,7 +65,7 @@ class MemoryCommunicator(FramedCommunicator):
         """Put a copy of the frame into the channel; see `FramedCommunicator.send`."""
         self._outgoing.put([bytearray(buffer) for buffer in buffers], timeout)
 
-    def receive(self, timeout: float | None) -> framing.Frame:
+    def receive(self, timeout: float | None) -> Message:
         """Take a frame out of the channel; see `FramedCommunicator.receive`."""
         return framing.decode(self._incoming.get(timeout))
 

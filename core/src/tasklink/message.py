@@ -4,14 +4,16 @@ A Message is a value: nothing changes it after it was made. It is the hottest cl
 every write and every read, so it is a plain class with slots: an attrs class of the same fields costs a Task
 the import of attrs, and a dataclass that of `inspect`.
 
-This module does no I/O and imports nothing: it is part of the Task side.
+This module does no I/O. It is part of the Task side.
 """
 
 from __future__ import annotations
 
+from tasklink import codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tasklink.codec import Payload
+    from tasklink.codec import Buffer
 
 
 class Message:
@@ -19,34 +21,47 @@ class Message:
 
     Attributes:
         signal: a name that says what the message is for; None for plain contents. At most 255 bytes of UTF-8.
-        payload: the contents as bytes, when they came from, or are on their way to, a communicator; else None.
+        buffers: the contents as bytes, when they came from, or are on their way to, a communicator: the body, then
+            what it refers to out of band; else None.
+        codec: the number of the codec that made the buffers.
         sequence: its number among all messages of its sender, from 1; 0 until it is sent, and for captured output.
         after: it is delivered when every message of its sender up to this number was; 0: at once.
-        sent_at: when its sender wrote it, seconds since the epoch; 0.0 until it is sent.
+        sent_ns: when its sender wrote it, nanoseconds since the epoch; 0 until it is sent.
         rank: which of several parallel processes of one Task sent it; 0 where there is one.
         communicator: the name of the communicator that carried it here; empty until it has arrived.
     """
 
-    __slots__ = ("_contents", "after", "communicator", "payload", "rank", "sent_at", "sequence", "signal")
+    __slots__ = ("_contents", "after", "buffers", "codec", "communicator", "rank", "sent_ns", "sequence", "signal")
+    buffers: list[Buffer] | None
 
     def __init__(self, contents: object = None, signal: str | None = None) -> None:
         self._contents = contents
         self.signal = signal
-        self.payload: Payload | None = None
-        self.sequence = 0
-        self.after = 0
-        self.sent_at = 0.0
-        self.rank = 0
+        self.buffers = None
+        self.codec = self.sequence = self.after = self.sent_ns = self.rank = 0
         self.communicator = ""
 
     @classmethod
-    def encoded(cls, payload: Payload, signal: str | None, sequence: int = 0, after: int = 0) -> Message:
+    def encoded(cls, codec: int, buffers: list[Buffer], signal: str | None = None) -> Message:
         """Make a message of contents that are bytes already."""
         message = cls(None, signal)
-        message.payload = payload
-        message.sequence = sequence
-        message.after = after
+        message.codec = codec
+        message.buffers = buffers
         return message
+
+    def encode(self, preferred: int = codec.PICKLE) -> tuple[int, list[Buffer]]:
+        """The contents as buffers, and the number of their codec: as they came, or made now.
+
+        Args:
+            preferred: the codec to make them with.
+
+        Raises:
+            EncodeError: the codec cannot express the contents.
+        """
+        buffers = self.buffers  # once: another thread may decode it
+        if buffers is None:
+            return codec.encode(self._contents, preferred)
+        return self.codec % codec.WITHHELD, buffers
 
     @property
     def contents(self) -> object:
@@ -56,15 +71,28 @@ class Message:
             DecodeError: the bytes cannot be turned into the object here. The error says what is missing and holds
                 the bytes; every other message is unharmed.
         """
-        payload = self.payload  # once: another thread may be at the same
-        if payload is not None:
-            self._contents = payload.decode()
-            self.payload = None
+        buffers = self.buffers  # once: another thread may be at the same
+        if buffers is not None:
+            self._contents = codec.decode(self.codec, buffers)
+            self.buffers = None
         return self._contents
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all buffers; 0 when the contents are an object."""
+        buffers = self.buffers
+        if buffers is None:
+            return 0
+        return len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+
+    @property
+    def sent_at(self) -> float:
+        """When its sender wrote it, seconds since the epoch; 0.0 until it is sent."""
+        return self.sent_ns / 1e9
 
     def __repr__(self) -> str:
         # Contents are never shown: they may come from a peer that is not trusted, and printing a small pickle can
         # take for ever.
-        what = "contents" if self.payload is None else f"{self.payload.nbytes} bytes"
+        what = "contents" if self.buffers is None else f"{self.nbytes} bytes"
         signal = "" if self.signal is None else f", signal={self.signal!r}"
         return f"<Message {self.sequence}: {what}{signal}>"

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from tasklink import vocabulary
-from tasklink.codec import RAW, Payload
+from tasklink.codec import RAW
 from tasklink.communicator import Address, Capabilities, Communicator, Listener
 from tasklink.errors import ClosedError, CommunicatorError, EndOfMessages
 from tasklink.message import Message
@@ -121,7 +121,7 @@ class OutputCommunicator(Communicator):
             descriptor = self._ready.pop(0)
             data = _read(descriptor)
             if data:
-                return Message.encoded(Payload(RAW, [data]), self._streams[descriptor])
+                return Message.encoded(RAW, [data], self._streams[descriptor])
             if data is not None:
                 self._forget(descriptor)
         self._open_selector()

@@ -204,7 +204,7 @@ def _order(spec: TaskSpec, parameters: Mapping[str, object]) -> Message:
     if spec.codec == "json" and not isinstance(what, str):
         what = _name_of(what)
     contents = {"task": what, "parameters": {**spec.parameters, **parameters}}
-    return Message.encoded(codec.encode(contents, CODECS[spec.codec]), vocabulary.START)
+    return Message.encoded(*codec.encode(contents, CODECS[spec.codec]), vocabulary.START)
 
 
 def _name_of(what: object) -> str:

@@ -107,9 +107,9 @@ class Reception:
         self.inbox.close()
 
     def _take_output(self, message: Message) -> None:
-        assert message.payload is not None
+        assert message.buffers is not None
         assert message.signal is not None
-        data = bytes(message.payload.buffers[0])
+        data = bytes(message.buffers[0])
         self._outputs[message.signal].keep(data)
         self._observers.output_received(self.info, message.signal.removeprefix(vocabulary.PREFIX), data)
 

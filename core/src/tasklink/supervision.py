@@ -207,7 +207,7 @@ class Run:
                     if not poll.poll(0):
                         return
                     continue
-                size = 0 if message.payload is None else message.payload.nbytes
+                size = message.nbytes
                 if message.signal in vocabulary.OUTPUT:
                     output -= size
                 else:

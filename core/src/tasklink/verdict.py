@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tasklink import vocabulary
-from tasklink.codec import PICKLE, Payload
+from tasklink import codec, vocabulary
 from tasklink.errors import (
     DecodeError,
     NoResultError,
@@ -186,12 +185,12 @@ def _not_started(evidence: Evidence, receipt: Message) -> TaskNotStartedError:
 
 def _exception(evidence: Evidence, receipt: Message, traceback: str) -> BaseException | None:
     """Rebuild the Task's exception with its causes, as far as they could be carried over."""
-    assert receipt.payload is not None
-    buffers = receipt.payload.buffers
+    assert receipt.buffers is not None
+    buffers = receipt.buffers
     if evidence.data_only or len(buffers) < 4:
         return None
     try:
-        return _rebuilt(Payload(PICKLE, [buffers[3]]).decode(), "in the Task:\n" + traceback.rstrip())
+        return _rebuilt(codec.decode(codec.PICKLE, [buffers[3]]), "in the Task:\n" + traceback.rstrip())
     # The record and the exceptions in it are of the Task's making. What they should say came as text.
     except Exception:  # noqa: BLE001
         return None
@@ -209,11 +208,11 @@ def _rebuilt(chain: Any, note: str) -> BaseException | None:
     return first
 
 
-def _one_exception(codec: int, parts: list[bytes]) -> BaseException | None:
+def _one_exception(number: int, parts: list[bytes]) -> BaseException | None:
     if not parts:
         return None
     try:
-        exception = Payload(codec, list(parts)).decode()
+        exception = codec.decode(number, list(parts))
     except DecodeError:
         return None  # its text and its traceback came as text
     return exception if isinstance(exception, BaseException) else None

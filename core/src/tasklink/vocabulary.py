@@ -35,7 +35,7 @@ This module is part of the Task side.
 
 from __future__ import annotations
 
-from tasklink.codec import RAW, Payload
+from tasklink.codec import RAW
 from tasklink.message import Message
 
 PREFIX = "tasklink."
@@ -88,7 +88,7 @@ def record(signal: str, *texts: str) -> Message:
 
     What is not Unicode, such as the lone surrogates of file names and broken output, is escaped with backslashes.
     """
-    return Message.encoded(Payload(RAW, [text.encode("utf-8", "backslashreplace") for text in texts] or [b""]), signal)
+    return Message.encoded(RAW, [text.encode("utf-8", "backslashreplace") for text in texts] or [b""], signal)
 
 
 def texts(message: Message, count: int | None = None) -> list[str]:
@@ -99,6 +99,6 @@ def texts(message: Message, count: int | None = None) -> list[str]:
             fewer than it should.
         count: how many to give, whatever there is: those that are absent are empty. None: all.
     """
-    assert message.payload is not None
-    texts = [bytes(buffer).decode("utf-8", "backslashreplace") for buffer in message.payload.buffers[:count]]
+    assert message.buffers is not None
+    texts = [bytes(buffer).decode("utf-8", "backslashreplace") for buffer in message.buffers[:count]]
     return texts if count is None else texts + [""] * (count - len(texts))

@@ -255,7 +255,7 @@ class TestInBand:
                 if message.signal is None:
                     received.append(message.contents)
                 else:
-                    text = bytes(message.payload.buffers[0])  # type: ignore[union-attr]
+                    text = bytes(message.buffers[0])  # type: ignore[index]
                     expected -= len(text)
                     for part in text.splitlines(keepends=True):
                         lines[part[:1]] = lines[part[:1]].removeprefix(part)
@@ -278,4 +278,4 @@ def print_all(descriptor: int, text: bytes) -> None:
 
 def output(messages: list[Message]) -> list[bytes]:
     """What of them was printed."""
-    return [bytes(m.payload.buffers[0]) for m in messages if m.signal == vocabulary.STDOUT and m.payload is not None]
+    return [bytes(m.buffers[0]) for m in messages if m.signal == vocabulary.STDOUT and m.buffers is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,9 @@ from tasklink import framing, vocabulary
 from tasklink.codec import RAW
 from tasklink.errors import BrokenError, ProtocolError
 from tasklink_pipe.in_band import HEAD_BYTES, KEY_BYTES, OutputDecoder, Splitter, chunk, new_key
+
+if TYPE_CHECKING:
+    from tasklink.message import Message
 
 KEY = bytes(range(0xF0, 0x100))
 # Keys whose ends are like their beginnings: where a search that forgets what it has seen goes wrong.
@@ -161,28 +165,28 @@ class TestChunks:
 
 def frame(number: int, size: int) -> bytes:
     """A message on the wire."""
-    return b"".join(framing.encode(framing.Frame(0, number, 0, 0, RAW, None, [bytes([number % 256]) * size])))
+    return b"".join(framing.encode([bytes([number % 256]) * size], RAW, sequence=number))
 
 
-def decode(decoder: OutputDecoder, stream: bytes, portion: int) -> list[framing.Frame]:
+def decode(decoder: OutputDecoder, stream: bytes, portion: int) -> list[Message]:
     """Feed a decoder as a read loop does."""
-    frames = []
+    messages: list[Message] = []
     while stream:
         size = min(portion, len(decoder.get_buffer()), len(stream))
         decoder.get_buffer()[:size] = stream[:size]
         stream = stream[size:]
-        frames += decoder.received(size)
-    return frames
+        messages += decoder.received(size)
+    return messages
 
 
-def told(frames: list[framing.Frame]) -> tuple[bytes, list[tuple[int, int]]]:
+def told(messages: list[Message]) -> tuple[bytes, list[tuple[int, int]]]:
     """The output, and number and size of each message."""
-    printed = b"".join(bytes(frame.buffers[0]) for frame in frames if frame.signal == vocabulary.STDOUT)
-    return printed, [(frame.sequence, len(frame.buffers[0])) for frame in frames if frame.signal is None]
+    printed = b"".join(bytes(message.encode()[1][0]) for message in messages if message.signal == vocabulary.STDOUT)
+    return printed, [(message.sequence, message.nbytes) for message in messages if message.signal is None]
 
 
 class TestDecoding:
-    """From bytes to frames."""
+    """From bytes to messages."""
 
     @given(st.integers(1, 5000), st.integers(HEAD_BYTES + 1, 4096), st.lists(st.integers(0, 3000), max_size=5))
     def test_output_and_messages(self, portion: int, limit: int, sizes: list[int]) -> None:
@@ -192,11 +196,11 @@ class TestDecoding:
         for number, size in enumerate(sizes, 1):
             stream += b"line %d\n" % number + b" + ".join(carry(key, frame(number, size), limit))
         decoder = OutputDecoder(key)
-        frames = decode(decoder, stream, portion) + decoder.release()
+        messages = decode(decoder, stream, portion) + decoder.release()
         decoder.finish()
         chunks = [len(carry(key, frame(number, size), limit)) for number, size in enumerate(sizes, 1)]
         expected = b"".join(b"line %d\n" % number + b" + " * (count - 1) for number, count in enumerate(chunks, 1))
-        assert told(frames) == (expected, list(enumerate(sizes, 1)))
+        assert told(messages) == (expected, list(enumerate(sizes, 1)))
 
     def test_output_has_no_number(self) -> None:
         """So the Link passes it on without putting it into order."""
@@ -209,16 +213,16 @@ class TestDecoding:
         decoder = OutputDecoder(KEY)
         whole = b"".join(carry(KEY, frame(1, 10), 100))
         wrong = b"".join(carry(KEY, fault, 100))
-        frames = decode(decoder, whole + wrong + b"before " + whole + b"after", 7) + decoder.release()
-        assert told(frames) == (b"before after", [(1, 10)])
+        messages = decode(decoder, whole + wrong + b"before " + whole + b"after", 7) + decoder.release()
+        assert told(messages) == (b"before after", [(1, 10)])
         with pytest.raises(ProtocolError):
             decoder.finish()
 
     def test_the_end_within_a_message(self) -> None:
         """The last message is not whole: that is told, after all that was printed."""
         decoder = OutputDecoder(KEY)
-        frames = decode(decoder, carry(KEY, frame(1, 1000), 100)[0] + b"text" + KEY[:3], 50) + decoder.release()
-        assert told(frames) == (b"text" + KEY[:3], [])
+        messages = decode(decoder, carry(KEY, frame(1, 1000), 100)[0] + b"text" + KEY[:3], 50) + decoder.release()
+        assert told(messages) == (b"text" + KEY[:3], [])
         with pytest.raises(BrokenError):
             decoder.finish()
 

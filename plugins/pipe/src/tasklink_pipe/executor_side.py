@@ -35,4 +35,4 @@ class InBandExecutorSide(PipeCommunicator):
             held = self._decoder.release()
             if not held:
                 raise
-            self._arrived = iter(held)
+            self._arrived.extend(held)

@@ -22,6 +22,7 @@ import os
 from tasklink import framing
 from tasklink.codec import RAW
 from tasklink.errors import BrokenError, CommunicatorError
+from tasklink.message import Message
 from tasklink.vocabulary import STDOUT
 
 TYPE_CHECKING = False
@@ -127,9 +128,9 @@ class Splitter:
 
 
 class OutputDecoder:
-    """Takes the place of a `framing.FrameDecoder`: the output of a Task in, its frames out.
+    """Takes the place of a `framing.FrameDecoder`: the output of a Task in, its messages out.
 
-    What was printed comes as frames too, with the signal `vocabulary.STDOUT` and no number. If the frames of the Task
+    What was printed comes as messages too, with the signal `vocabulary.STDOUT` and no number. If the frames of the Task
     are not what they should be, that is told when the output has ended: until then somebody has to take it in.
 
     Args:
@@ -146,15 +147,15 @@ class OutputDecoder:
         """The memory that the next bytes are to be read into."""
         return self._buffer
 
-    def received(self, count: int) -> list[framing.Frame]:
-        """Take note of `count` bytes in the buffer, and give the frames that are whole now."""
+    def received(self, count: int) -> list[Message]:
+        """Take note of `count` bytes in the buffer, and give the messages that are whole now."""
         printed, carried = self._splitter.feed(bytes(self._buffer[:count]))
-        frames = self._decode(carried)
+        messages = self._decode(carried)
         if printed:
-            frames.append(_output(printed))
-        return frames
+            messages.append(_output(printed))
+        return messages
 
-    def release(self) -> list[framing.Frame]:
+    def release(self) -> list[Message]:
         """Take note that nothing more will come; give what was held back."""
         held = self._splitter.release()
         return [_output(held)] if held else []
@@ -171,7 +172,7 @@ class OutputDecoder:
         self._splitter.finish()
         self._frames.finish()
 
-    def _decode(self, carried: bytes) -> list[framing.Frame]:
+    def _decode(self, carried: bytes) -> list[Message]:
         if self._failure is None:
             try:
                 return self._frames.feed(carried)
@@ -180,5 +181,5 @@ class OutputDecoder:
         return []
 
 
-def _output(data: bytes) -> framing.Frame:
-    return framing.Frame(0, 0, 0, 0, RAW, STDOUT, [data])
+def _output(data: bytes) -> Message:
+    return Message.encoded(RAW, [data], STDOUT)

@@ -52,6 +52,9 @@ class InBandTaskSide(PipeCommunicator):
             self._wait(self._reader, select.POLLIN, deadline)
         return super()._read_some(deadline)
 
+    def _sent_at_once(self, frame: bytes, deadline: float | None) -> bool:
+        return False  # it goes out in chunks
+
     def _write_some(self, taken: list[int], buffers: list[Buffer], deadline: float | None) -> None:
         if not self._writable.poll(0):
             self._wait(self._writer, select.POLLOUT, deadline)
