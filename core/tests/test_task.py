@@ -226,6 +226,42 @@ def speak_in_threads() -> None:
         thread.join()
 
 
+class TestMemory:
+    """`empty` and `buffer`: memory that can be sent without a copy."""
+
+    def test_an_array_lies_in_the_memory_of_the_communicator(self) -> None:
+        """`empty` has shape and type as asked for, and its memory is what the communicator gave."""
+        given: list[memoryview] = []
+
+        def allocate(nbytes: int) -> memoryview:
+            given.append(memoryview(bytearray(nbytes)))
+            return given[-1]
+
+        task = Task()
+        task._conversation = Conversation(lambda _: None, allocate)
+        array = task.empty((3, 4), "float32")
+        array[:] = 1
+        assert (array.shape, array.dtype, [memory.nbytes for memory in given]) == ((3, 4), np.float32, [48])
+        assert np.frombuffer(given[0], np.float32).tolist() == [1.0] * 12
+        assert task.empty(5).dtype == float
+
+    @pytest.mark.parametrize("shape", [0, (0, 7), (), 1, (2, 3, 4)])
+    def test_any_shape(self, shape: int | tuple[int, ...]) -> None:
+        """The shapes of `numpy.empty`, those without an element too."""
+        assert Task().empty(shape).shape == np.empty(shape).shape
+
+    def test_objects_are_refused(self) -> None:
+        """Memory that another process reads holds no Python objects."""
+        with pytest.raises(ValueError, match="object"):
+            Task().empty(3, object)
+
+    def test_without_numpy(self) -> None:
+        """`buffer` is writable memory of that size, with an Executor or without."""
+        memory = Task().buffer(10)
+        memory[:] = b"0123456789"
+        assert (memory.nbytes, bytes(memory)) == (10, b"0123456789")
+
+
 class TestNames:
     """What a signal may be called."""
 

@@ -61,6 +61,46 @@ class Task:
         """
         self._talk().say(Message(contents))
 
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """Make a numpy array, uninitialised like `numpy.empty`, in memory that can be sent without a copy.
+
+        Over a communicator with shared memory, to report or return it, or a part of it, costs the same whatever its
+        size. From then on it is the Executor's, and is not to be changed; call `empty` again for the next one.
+
+        Args:
+            shape: as for `numpy.empty`.
+            dtype: as for `numpy.empty`; no objects.
+
+        Raises:
+            ImportError: there is no numpy.
+            ValueError: the type holds Python objects.
+            OSError, MemoryError: there is no memory.
+            BrokenError, ForkedError: as `report`.
+        """
+        from numpy import dtype as as_dtype  # noqa: PLC0415 - who has no arrays need not have numpy
+        from numpy import ndarray  # noqa: PLC0415 - as above
+
+        kind = as_dtype(dtype)
+        if kind.hasobject:
+            raise ValueError(f"an array of {kind} holds Python objects, which mean nothing in another process")
+        nbytes = kind.itemsize
+        for length in shape if isinstance(shape, tuple) else (shape,):
+            nbytes *= length
+        return ndarray(shape, kind, self.buffer(nbytes))
+
+    def buffer(self, nbytes: int) -> memoryview:
+        """Give memory that can be sent without a copy: `empty` without numpy.
+
+        Fill it, and report or return it as `pickle.PickleBuffer(memory)`; it arrives as a `memoryview`.
+
+        Args:
+            nbytes: how many bytes; their values are not defined.
+
+        Raises:
+            OSError, MemoryError, BrokenError, ForkedError: as `empty`.
+        """
+        return self._talk().allocate(nbytes)
+
     def log(self, text: str, level: str = "info") -> None:
         """Send a line for the log.
 
@@ -190,12 +230,20 @@ class Conversation:
     Attributes:
         cancel_reason: why the Task shall end; None while it need not.
 
+        allocate: gives memory of so many bytes that can be sent without a copy.
+
     Args:
         write: sends one message.
+        allocate: see above.
     """
 
-    def __init__(self, write: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        write: Callable[[Message], None],
+        allocate: Callable[[int], memoryview] = lambda nbytes: memoryview(bytearray(nbytes)),
+    ) -> None:
         self.cancel_reason: str | None = None
+        self.allocate = allocate
         self._write = write
         self._handlers: dict[str | None, Callable[[Message], object]] = {}
         self._inbox: SimpleQueue[Message | None] = SimpleQueue()  # None: no more will come

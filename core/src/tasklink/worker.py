@@ -64,7 +64,7 @@ def serve(link: Link, *, own_process: bool = False) -> int:
     Returns:
         the exit code of the process: 0, or 1 after an exception, or what the Task gave to `sys.exit`.
     """
-    conversation = Conversation(link.write)
+    conversation = Conversation(link.write, link.allocate)
     names = [member.name for member in link.members]
     link.write(vocabulary.record(vocabulary.HELLO, str(framing.VERSION), "python", sys.version.split()[0], *names))
     try:
@@ -164,9 +164,9 @@ def _failure(name: str, error: BaseException, link: Link) -> Message:
         kind = type(error).__qualname__
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     message = vocabulary.record(name, kind, _text(error), lines)
-    assert message.payload is not None
     if link.encoding == codec.PICKLE:
-        message.payload = codec.Payload(codec.RAW, [*message.payload.buffers, _pickled_chain(error)])
+        assert message.buffers is not None
+        message.buffers.append(_pickled_chain(error))
     return message
 
 
@@ -190,13 +190,13 @@ def _pickled_chain(error: BaseException) -> codec.Buffer:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         try:
-            payload = codec.encode(cause)
+            number, buffers = codec.encode(cause)
         except EncodeError:
             chain.append((codec.RAW, []))
         else:
-            chain.append((payload.codec, [bytes(buffer) for buffer in payload.buffers]))
+            chain.append((number, [bytes(buffer) for buffer in buffers]))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return codec.encode(chain).buffers[0]
+    return codec.encode(chain)[1][0]
 
 
 # Hearing the Executor
@@ -249,7 +249,7 @@ def _join_threads() -> None:
 
 def _read_handover(descriptor: int) -> dict[str, Any]:
     length = int.from_bytes(_read_exactly(descriptor, 8), "little")
-    handover = codec.Payload(codec.PICKLE, [_read_exactly(descriptor, length)]).decode()
+    handover = codec.decode(codec.PICKLE, [_read_exactly(descriptor, length)])
     assert isinstance(handover, dict)
     return handover
 
