@@ -61,11 +61,9 @@ class TestBundle:
         if python is None:
             pytest.skip(f"there is no Python {version} on this machine")
         write_bundle(tmp_path / "side.zip", [])
-        names = [f"tasklink.{module}" for module in TASK_SIDE if module != "__init__"]
-        assert imported(python, tmp_path / "side.zip", *names) == {
-            "tasklink": "tasklink/__init__.py",
-            **{name: f"{name.replace('.', '/')}.py" for name in names},
-        }
+        files = {f"tasklink.{module}".removesuffix(".__init__"): module.replace(".", "/") for module in TASK_SIDE}
+        expected = {name: f"tasklink/{file}.py" for name, file in files.items()}
+        assert imported(python, tmp_path / "side.zip", *expected) == expected
 
     def test_what_it_may_import(self) -> None:
         """The modules in it import, at any place, no module of ours that is not in it."""
@@ -73,7 +71,7 @@ class TestBundle:
         for module in TASK_SIDE:
             if module == "__init__":  # it imports what it is asked for
                 continue
-            tree = ast.parse((folder / f"{module}.py").read_text())
+            tree = ast.parse((folder / f"{module.replace('.', '/')}.py").read_text())
             hints = [
                 node.body for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
             ]
@@ -82,8 +80,9 @@ class TestBundle:
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom):
                     names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module or ""]
-                ours = {name.split(".")[1] for name in names if name.startswith("tasklink.")}
-                known = {name for name in ours if (folder / f"{name}.py").exists() or (folder / name).is_dir()}
+                ours = {name.partition(".")[2].replace(".", "/") for name in names if name.startswith("tasklink.")}
+                known = {name.replace("/", ".") for name in ours if (folder / f"{name}.py").exists()}
+                known |= {f"{name}.__init__".replace("/", ".") for name in ours if (folder / name).is_dir()}
                 assert known <= set(TASK_SIDE), f"{module} imports {known}"
 
     def test_packages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

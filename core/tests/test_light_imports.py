@@ -14,7 +14,9 @@ import tasklink
 from tasklink.bundle import TASK_SIDE
 
 SOURCES = str(Path(tasklink.__file__).parent.parent)
-MODULES = sorted(module for module in TASK_SIDE if module != "__init__")
+# Those of a rendezvous need `hmac`, which takes 3 ms; a Task that inherits its channels never imports them.
+MODULES = sorted(module for module in TASK_SIDE if module != "__init__" and not module.startswith("rendezvous"))
+RENDEZVOUS = ["rendezvous.handshake", "rendezvous.task_side"]
 
 # Each costs a starting Task a part of a millisecond at most, or `_pickle` needs it.
 LIGHT = {
@@ -127,9 +129,14 @@ def python39() -> str:
     return found
 
 
+def foreign_to(loaded: set[str]) -> set[str]:
+    """What is not tasklink's."""
+    return {name for name in loaded if name != "tasklink" and not name.startswith("tasklink.")}
+
+
 def check_light(loaded: set[str]) -> None:
     """Nothing heavy, and nothing that nobody has weighed."""
-    foreign = {name for name in loaded if name != "tasklink" and not name.startswith("tasklink.")}
+    foreign = foreign_to(loaded)
     assert not foreign & HEAVY
     assert foreign - set(sys.builtin_module_names) <= LIGHT
     assert {f"tasklink.{module}" for module in MODULES} == {name for name in loaded if name.startswith("tasklink.")}
@@ -145,7 +152,15 @@ def test_the_task_side_imports_light_modules_only_on_python_39(python39: str) ->
     check_light(set(run(python39, IMPORTS).split()))
 
 
-@pytest.mark.parametrize("module", MODULES)
+def test_a_rendezvous_imports_the_standard_library_only(python39: str) -> None:
+    """A Task that has to go to one needs nothing that is installed, on the oldest Python as well."""
+    loaded = set(run(python39, IMPORTS.replace(repr(MODULES), repr(RENDEZVOUS))).split())
+    assert {name.partition(".")[0] for name in foreign_to(loaded)} <= sys.stdlib_module_names
+    ours = {name.removeprefix("tasklink.") for name in loaded - foreign_to(loaded) if name != "tasklink"}
+    assert ours == {"errors", "rendezvous", *RENDEZVOUS}
+
+
+@pytest.mark.parametrize("module", MODULES + RENDEZVOUS)
 def test_each_module_can_be_imported_first(module: str) -> None:
     """No import depends on another one having been made before."""
     loaded = run(sys.executable, IMPORTS.replace(repr(MODULES), repr([module])))

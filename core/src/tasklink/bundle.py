@@ -28,6 +28,9 @@ TASK_SIDE = (
     "ledger",
     "link",
     "message",
+    "rendezvous.__init__",
+    "rendezvous.handshake",
+    "rendezvous.task_side",
     "spin",
     "stream",
     "task",
@@ -50,7 +53,8 @@ def write_bundle(path: Path, packages: Iterable[str]) -> None:
     # Stored, not compressed: it is read at every start. Some installers date all files to 1970; a zip begins in 1980.
     with zipfile.ZipFile(path, "w", strict_timestamps=False) as bundle:
         for module in TASK_SIDE:
-            bundle.write(_OURS / f"{module}.py", f"tasklink/{module}.py")
+            name = f"{module.replace('.', '/')}.py"
+            bundle.write(_OURS / name, f"tasklink/{name}")
         for package in sorted(set(packages)):
             for file, name in _files(package):
                 bundle.write(file, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import mmap
 import os
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tasklink import Executor, Status, TaskSpec, current_task
@@ -244,27 +246,55 @@ class TestKey:
                 assert form not in seen
 
 
+# Waits in a run for a Task that never comes.
+WAITING = """
+import sys
+from tasklink import Executor, TaskSpec
+executor = Executor('unix', settings={'unix': {'named': True, 'directory': sys.argv[1]}})
+prefix = ('sh', '-c', 'echo waiting >&2; sleep 60')
+executor.run(TaskSpec(run='os:getpid', prefix=prefix, stderr=sys.argv[2]))
+"""
+
+
+@contextlib.contextmanager
+def waiting(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """An Executor that has a private directory, and where that is."""
+    errors = tmp_path / "stderr"
+    place = tmp_path / "place"
+    place.mkdir()
+    with subprocess.Popen([sys.executable, "-c", WAITING, str(place), str(errors)]) as dying:
+        try:
+            until(lambda: errors.exists() and errors.read_text() == "waiting\n")
+            assert len(list(place.iterdir())) == 1
+            yield dying, place
+        finally:
+            dying.kill()
+
+
 class TestDeath:
     """The Executor is killed."""
 
     def test_nothing_is_left_of_the_directory(self, tmp_path: Path) -> None:
         """The guardian removes the directory of a run that was waiting for its Task."""
-        program = (
-            "import sys\n"
-            "from tasklink import Executor, TaskSpec\n"
-            "executor = Executor('unix', settings={'unix': {'named': True, 'directory': sys.argv[1]}})\n"
-            "prefix = ('sh', '-c', 'echo waiting >&2; sleep 60')\n"
-            "prefix = ('sh', '-c', 'echo waiting >&2; sleep 60')\n"
-            "executor.run(TaskSpec(run='os:getpid', prefix=prefix, stderr=sys.argv[2]))"
-        )
-        errors = tmp_path / "stderr"
-        place = tmp_path / "place"
-        place.mkdir()
-        with subprocess.Popen([sys.executable, "-c", program, str(place), str(errors)]) as dying:
-            until(lambda: errors.exists() and errors.read_text() == "waiting\n")
-            assert len(list(place.iterdir())) == 1
+        with waiting(tmp_path) as (dying, place):
             dying.kill()
         until(lambda: not list(place.iterdir()))
+
+    def test_the_guardian_is_killed_as_well(self, tmp_path: Path) -> None:
+        """Then the next run that makes such a directory removes what was left, before its own Task starts."""
+        with waiting(tmp_path) as (dying, place):
+            processes = [psutil.Process(dying.pid), *psutil.Process(dying.pid).children(recursive=True)]
+            assert any("sentinel" in " ".join(process.cmdline()) for process in processes)
+            for process in processes:
+                process.suspend()  # so that none can act upon the end of another
+            for process in processes:
+                process.kill()
+            psutil.wait_procs(processes[1:], 10)
+        (left,) = place.iterdir()
+        with executor(place, named=True) as executing:
+            result = executing.run(os.listdir, path=str(place))
+        assert result.value_or_raise() == []
+        assert not left.exists()
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -33,7 +33,21 @@ class SocketCommunicator(StreamCommunicator):
         if address.descriptors:
             (descriptor,) = address.descriptors
         else:
-            from tasklink_unix.task_side import reach  # noqa: PLC0415 - with hmac behind it
+            from tasklink.rendezvous.task_side import reach  # noqa: PLC0415 - with hmac behind it
 
             descriptor = reach(address)
+            reserve(descriptor, address.details["buffer"])
         return cls(descriptor, descriptor)
+
+
+def reserve(descriptor: int, size: object) -> None:
+    """Set how many bytes a socket holds that its peer has not read. The kernel cuts it down to what it allows."""
+    # `socket`, which wraps it, costs a Task 7 ms.
+    from _socket import SO_SNDBUF, SOL_SOCKET, socket  # noqa: PLC0415 - a Task that inherits its end has no need of it
+
+    assert isinstance(size, int)
+    borrowed = socket(fileno=descriptor)
+    try:
+        borrowed.setsockopt(SOL_SOCKET, SO_SNDBUF, size)
+    finally:
+        borrowed.detach()

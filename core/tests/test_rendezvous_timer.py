@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from tasklink_unix.timer import Timer
+from tasklink.rendezvous.timer import Timer
 
 
 def waited(timer: Timer, seconds: float) -> float | None:

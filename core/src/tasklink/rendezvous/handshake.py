@@ -1,4 +1,4 @@
-"""How the two ends of a named socket prove to each other that they hold the key.
+"""How those who meet at a rendezvous prove to each other that they hold the key.
 
     Executor -> Task    challenge       banner, nonce
     Task -> Executor    answer          banner, nonce, proof
@@ -11,7 +11,7 @@ another run the wrong session. The Task proves first: who has no key gets nothin
 Rules of this file: it does no I/O. Every message has a fixed length, and nothing in it is decoded, only compared. There
 is one version: a peer that says another banner is refused, never met half-way. No error shows what the peer has sent.
 
-Part of the Task side: standard library, Python 3.9; imported in the named mode only, for `hmac` takes 3 ms.
+Part of the Task side: standard library, Python 3.9; imported at a rendezvous only, for `hmac` takes 3 ms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 
 from tasklink.errors import AuthenticationError
 
-BANNER = b"tasklink-unix 1\n"
+BANNER = b"tasklink-meet 1\n"
 KEY_BYTES = 32
 SESSION_BYTES = 16
 NONCE_BYTES = 32

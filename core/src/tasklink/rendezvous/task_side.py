@@ -1,4 +1,4 @@
-"""The Task's side of a Unix socket with a name: reach it in time, prove the key, have the Executor prove it too.
+"""The Task's side of a rendezvous: reach it in time, prove the key, have the Executor prove it too.
 
 Part of the Task side: standard library, Python 3.9. `_socket` is what `socket` wraps, which costs 7 ms.
 """
@@ -6,12 +6,12 @@ Part of the Task side: standard library, Python 3.9. `_socket` is what `socket` 
 from __future__ import annotations
 
 import select
-from _socket import AF_UNIX, SO_SNDBUF, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import AF_UNIX, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET, socket
 from struct import pack
 from time import monotonic
 
 from tasklink.errors import AuthenticationError, BrokenError
-from tasklink_unix import handshake
+from tasklink.rendezvous import handshake
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def reach(address: Address) -> int:
-    """Connect to the Executor and give the descriptor, once both sides have proved that they hold the key.
+    """Connect to the Executor; its descriptor, non-blocking, once both sides have proved that they hold the key.
 
     Args:
-        address: as the Listener made it.
+        address: with the details and the key of a `Rendezvous`.
 
     Raises:
         BrokenError: nobody listens there.
@@ -30,17 +30,15 @@ def reach(address: Address) -> int:
         TimeoutError: the Executor did not answer in time.
     """
     details = address.details
-    path, timeout, buffer = details["path"], details["timeout"], details["buffer"]
+    path, timeout = details["path"], details["timeout"]
     assert isinstance(path, str)
     assert isinstance(timeout, (int, float))
-    assert isinstance(buffer, int)
     deadline = monotonic() + timeout
     session = bytes.fromhex(str(details["session"]))
     while True:
         connection = _connected(path, deadline)
         try:
             if _proven(_Line(connection, path, deadline), handshake.TaskSide(address.key, session)):
-                connection.setsockopt(SOL_SOCKET, SO_SNDBUF, buffer)
                 return connection.detach()
         finally:
             connection.close()  # of what was detached nothing is left to close

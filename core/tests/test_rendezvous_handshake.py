@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasklink.errors import AuthenticationError
-from tasklink_unix.handshake import ANSWER_BYTES, BANNER, CHALLENGE_BYTES, CONFIRMATION_BYTES, ExecutorSide, TaskSide
+from tasklink.rendezvous.handshake import (
+    ANSWER_BYTES,
+    BANNER,
+    CHALLENGE_BYTES,
+    CONFIRMATION_BYTES,
+    ExecutorSide,
+    TaskSide,
+)
 
 KEY = os.urandom(32)
 SESSION = os.urandom(16)
@@ -117,7 +124,7 @@ class TestRefusal:
         with pytest.raises(AuthenticationError):
             ours.receive(BANNER + nonce + nonce)
 
-    @pytest.mark.parametrize("banner", [b"tasklink-unix 0\n", b"tasklink-unix 2\n", b"GET / HTTP/1.1\r\n"])
+    @pytest.mark.parametrize("banner", [b"tasklink-meet 0\n", b"tasklink-meet 2\n", b"GET / HTTP/1.1\r\n"])
     def test_another_version(self, banner: bytes) -> None:
         """There is no agreeing on an older or weaker version, on either side."""
         ours, theirs = executor(), task()
