@@ -25,6 +25,7 @@ TASK_SIDE = (
     "errors",
     "fork",
     "framing",
+    "landing",
     "ledger",
     "link",
     "message",

@@ -17,16 +17,15 @@ message that is in pieces (a time-out, an exception in a signal handler): it is 
 
 from __future__ import annotations
 
-import sys
 from struct import Struct
 
 from tasklink.errors import BrokenError, CommunicatorError, ProtocolError
+from tasklink.landing import Landing
 from tasklink.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from mmap import mmap
     from typing import Union
 
     Buffer = Union[bytes, bytearray, memoryview]
@@ -56,11 +55,6 @@ PIECE_BYTES = 1 << 20  # what a control message waits for at most
 MAX_BUFFERS = 1 << 16  # bounds what a table costs its reader: 512 KiB on the wire, 3 MiB in Python
 MAX_SIGNAL_BYTES = 255
 
-# A buffer up to this size is reserved at once; a larger one starts with it and doubles.
-_RESERVED_AT_ONCE = 8 << 20
-# From here a mapping of its own is better than the heap: it is not zeroed first, grows without a copy, and goes back
-# to the system when its last array is gone.
-_MAPPED_FROM = 1 << 20
 _SCRATCH_BYTES = 64 << 10
 _NO_LIMIT = 1 << 64  # more than a table can say
 _READ_AT_MOST = 1 << 30  # a single read(2) of more than 2 GiB is refused by macOS and cut by Linux
@@ -524,7 +518,7 @@ class _Assembly:
         self._rank = rank
         self._header = header
         self._lengths = lengths
-        self._memories: list[_Memory] = []
+        self._memories: list[Landing] = []
         self._room = 0  # bytes still missing in the last memory
         self.total = header.payload
         self.filled = 0
@@ -537,7 +531,7 @@ class _Assembly:
         """Where the next bytes belong: at least one, at most `limit`."""
         while self._room == 0:
             self._room = self._lengths[len(self._memories)]
-            self._memories.append(_Memory(self._room))
+            self._memories.append(Landing(self._room))
         return self._memories[-1].free(min(limit, self._room))
 
     def advance(self, count: int) -> None:
@@ -550,48 +544,3 @@ class _Assembly:
         assert not any(rest)
         buffers: list[Buffer] = [memory.view() for memory in self._memories]
         return self._header.message(self._rank, buffers + [bytearray() for _ in rest])
-
-
-class _Memory:
-    """Memory for one buffer of a known length that grows as it is filled."""
-
-    __slots__ = ("_block", "_length", "filled")
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-        self.filled = 0
-        self._block: bytearray | mmap
-        try:
-            self._block = bytearray(length) if length < _MAPPED_FROM else _mapping(length)
-        except (OSError, MemoryError, OverflowError) as error:
-            raise _no_memory(length, error) from None
-
-    def free(self, limit: int) -> memoryview:
-        size = len(self._block)
-        if self.filled == size:
-            assert not isinstance(self._block, bytearray)
-            try:
-                self._block.resize(min(2 * size, self._length))
-            except OSError as error:
-                raise _no_memory(self._length, error) from None
-        return memoryview(self._block)[self.filled : self.filled + limit]
-
-    def view(self) -> memoryview:
-        return memoryview(self._block)
-
-
-def _mapping(length: int) -> mmap:
-    """Memory that is not counted before it is used."""
-    from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap  # noqa: PLC0415 - a Task that only writes saves 0.3 ms
-
-    # mremap(2) moves the pages, not the bytes. Elsewhere the whole length is mapped at once: it is address space only,
-    # and becomes memory page by page as bytes come.
-    first = min(length, _RESERVED_AT_ONCE) if sys.platform == "linux" else length
-    # Private on purpose: a shared anonymous mapping faults beyond its first size when it was resized.
-    return mmap(-1, first, MAP_PRIVATE | MAP_ANONYMOUS)
-
-
-def _no_memory(length: int, error: Exception) -> Exception:
-    if isinstance(error, OSError) and error.errno is None:
-        return error  # it was raised by a signal handler, not by the system
-    return BrokenError(f"there is no memory for the {length} bytes of a buffer that the peer sends: {error}")
