@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import select
@@ -11,14 +12,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasklink import vocabulary
 from tasklink.communicator import Address
 from tasklink.errors import ClosedError, CommunicatorError, EndOfMessages
 from tasklink.message import Message
-from tasklink.output import TAIL_BYTES, OutputCommunicator, OutputKeeper, OutputListener
+from tasklink.output import TAIL_BYTES, OutputCommunicator, OutputKeeper, OutputListener, set_capacity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,11 +68,9 @@ class TestListener:
 
     @pytest.mark.parametrize("streams", [(1, 2), (1,), (2,)])
     def test_streams(self, streams: tuple[int, ...]) -> None:
-        """There is a pipe for each stream that is to be captured; what reads it can set its size."""
-        sized: list[int] = []
-        with OutputListener(streams, sized.append) as listener:
+        """There is a pipe for each stream that is to be captured."""
+        with OutputListener(streams) as listener:
             assert set(listener.standard_descriptors) == set(streams)
-            assert len(sized) == len(streams)
             assert listener.address.descriptors == ()
             assert listener.fileno() is None
 
@@ -96,14 +95,31 @@ class TestListener:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert caught.value.errno == errno.EMFILE
 
-    def test_a_pipe_that_cannot_be_sized(self) -> None:
-        """The same where its reader cannot prepare it."""
+    @pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="only Linux sizes pipes")
+    @pytest.mark.parametrize(("wanted", "given"), [(4096, 4096), (100_000, 131_072), (1 << 18, 1 << 18), (0, 65536)])
+    def test_how_much_a_pipe_holds(self, wanted: int, given: int) -> None:
+        """The system rounds up to a power of two of pages; less than a page is left as it is."""
+        with OutputListener((1, 2), wanted) as listener:
+            assert [fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) for fd in listener.standard_descriptors.values()] == [given] * 2
 
-        def refuse(descriptor: int) -> None:
-            raise OSError("no")
-
-        with pytest.raises(OSError, match="no"):
-            OutputListener(prepare=refuse)
+    @pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="only Linux sizes pipes")
+    def test_more_than_the_system_allows(self) -> None:
+        """As much as it does allow, without a word: root may have all, others what pipe-max-size says."""
+        reader, writer = os.pipe()
+        try:
+            if os.geteuid() == 0:
+                pid = os.fork()
+                if pid == 0:
+                    os.setuid(65534)
+                    set_capacity(reader, 1 << 30)
+                    os._exit(0)
+                assert os.waitpid(pid, 0)[1] == 0
+            else:
+                set_capacity(reader, 1 << 30)
+            assert 65536 <= fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ) <= 1 << 30
+        finally:
+            os.close(reader)
+            os.close(writer)
 
 
 class TestCommunicator:
@@ -248,7 +264,22 @@ class TestKeeper:
             keeper.keep(whole[done : done + size])
             done += size
             assert keeper.tail == whole[max(0, done - TAIL_BYTES) : done]
-            assert len(keeper._tail) <= 2 * TAIL_BYTES
+            # A last portion may be larger than the tail; it is kept as it came.
+            assert sum(map(len, keeper._chunks)) < TAIL_BYTES + max(*sizes, 1 << 15)
+
+    @given(st.lists(st.tuples(st.integers(1, 40_000), st.integers(1, 300)), max_size=10))
+    @settings(max_examples=30, deadline=None)
+    def test_small_portions(self, runs: list[tuple[int, int]]) -> None:
+        """Portions of any sizes, one byte each or more, are kept in few pieces, and make up the end of the stream."""
+        whole = bytes(range(251)) * (sum(size * count for size, count in runs) // 251 + 1)
+        keeper = OutputKeeper(None)
+        done = 0
+        for size, count in runs:
+            for _ in range(count):
+                keeper.keep(whole[done : done + size])
+                done += size
+            assert keeper.tail == whole[max(0, done - TAIL_BYTES) : done]
+            assert len(keeper._chunks) <= 130  # two for each 16 KiB, where portions of 1 and of 16 KiB take turns
 
     def test_the_file(self, tmp_path: Path) -> None:
         """All of it goes to a file, made anew, and is there at once."""

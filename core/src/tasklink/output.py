@@ -9,8 +9,10 @@ The Executor's side only.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
+from collections import deque
 from io import FileIO
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -22,17 +24,20 @@ from tasklink.errors import ClosedError, CommunicatorError, EndOfMessages
 from tasklink.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 _SIGNALS = {1: vocabulary.STDOUT, 2: vocabulary.STDERR}
-# What a pipe of the largest common capacity holds when its reader was busy elsewhere.
-_READ_BYTES = 1 << 20
+# Much more at once would not stay in the processor's cache; much less takes longer to hand on than to read.
+_READ_BYTES = 1 << 18
+_SMALLEST_PIPE = 4096
 
 _LONGEST_WAIT = 86_400.0  # seconds; epoll(7) counts milliseconds in a C int
 
 TAIL_BYTES = 1 << 20
 """How much of each stream's end a result holds, in bytes."""
+# What comes in small portions is kept in chunks of up to this size.
+_JOINED_BYTES = 1 << 15
 
 
 class OutputListener(Listener):
@@ -40,17 +45,17 @@ class OutputListener(Listener):
 
     Args:
         streams: which of the Task's descriptors: 1, 2 or both.
-        prepare: called with the reading end of each pipe, to size it.
+        capacity: how much each pipe holds before the Task waits (bytes), as far as the system allows.
     """
 
-    def __init__(self, streams: tuple[int, ...] = (1, 2), prepare: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(self, streams: tuple[int, ...] = (1, 2), capacity: int = _READ_BYTES) -> None:
         self.address = Address()
         self._readers: dict[int, int] = {}
         self._writers: dict[int, int] = {}
         try:
             for stream in streams:
                 self._readers[stream], self._writers[stream] = os.pipe()
-                prepare(self._readers[stream])
+                set_capacity(self._readers[stream], capacity)
         except OSError:
             self.close()
             raise
@@ -162,6 +167,21 @@ class OutputCommunicator(Communicator):
         return self._selector
 
 
+def set_capacity(pipe: int, capacity: int) -> None:
+    """Let a pipe hold as much as the system allows, up to `capacity` bytes.
+
+    A user past /proc/sys/fs/pipe-user-pages-soft, or asking for more than pipe-max-size, is refused with EPERM.
+    """
+    command = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux only
+    while command is not None and capacity >= _SMALLEST_PIPE:
+        try:
+            fcntl.fcntl(pipe, command, capacity)
+        except PermissionError:
+            capacity //= 2
+        else:
+            return
+
+
 class OutputKeeper:
     """Keeps the end of a stream, and writes all of it to a file if there is one.
 
@@ -174,7 +194,8 @@ class OutputKeeper:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file: FileIO | None = None
-        self._tail = bytearray()
+        self._chunks: deque[bytes | bytearray] = deque()
+        self._size = 0  # of all chunks
 
     def keep(self, data: bytes) -> None:
         """Take in what was printed.
@@ -182,9 +203,14 @@ class OutputKeeper:
         Raises:
             OSError: the file cannot be written.
         """
-        self._tail += data
-        if len(self._tail) > 2 * TAIL_BYTES:  # cut seldom: each cut moves what stays
-            del self._tail[:-TAIL_BYTES]
+        last = self._chunks[-1] if self._chunks else b""
+        if isinstance(last, bytearray) and len(last) + len(data) <= _JOINED_BYTES:
+            last += data
+        else:  # a large chunk is kept as it is: to copy all that is printed would take as long as to read it
+            self._chunks.append(data if len(data) > _JOINED_BYTES // 2 else bytearray(data))
+        self._size += len(data)
+        while self._size - len(self._chunks[0]) >= TAIL_BYTES:
+            self._size -= len(self._chunks.popleft())
         rest = memoryview(data)
         while self._file is not None and rest:
             rest = rest[self._file.write(rest) :]
@@ -192,7 +218,7 @@ class OutputKeeper:
     @property
     def tail(self) -> bytes:
         """The last of the stream, at most `TAIL_BYTES`."""
-        return bytes(self._tail[-TAIL_BYTES:])
+        return b"".join(self._chunks)[-TAIL_BYTES:]
 
     def __enter__(self) -> Self:
         if self._path is not None:

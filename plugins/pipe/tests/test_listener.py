@@ -13,7 +13,7 @@ import pytest
 
 from tasklink.registry import Registry
 from tasklink_pipe import PipeCommunicator
-from tasklink_pipe.listener import InBandListener, PipeListener, set_capacity
+from tasklink_pipe.listener import InBandListener, PipeListener
 from tasklink_pipe.settings import PipeSettings
 
 if TYPE_CHECKING:
@@ -100,24 +100,6 @@ class TestCapacity:
         """The system rounds up to a power of two of pages; less than a page is left as it is."""
         with PipeListener(PipeSettings(capacity=wanted)) as listener:
             assert [capacity(fd) for fd in listener.address.descriptors] == [given] * 2
-
-    def test_more_than_the_system_allows(self) -> None:
-        """As much as it does allow, without a word: root may have all, others what pipe-max-size says."""
-        reader, writer = os.pipe()
-        try:
-            if os.geteuid() == 0:
-                pid = os.fork()
-                if pid == 0:
-                    os.setuid(65534)
-                    set_capacity(reader, 1 << 30)
-                    os._exit(0)
-                assert os.waitpid(pid, 0)[1] == 0
-            else:
-                set_capacity(reader, 1 << 30)
-            assert 65536 <= capacity(reader) <= 1 << 30
-        finally:
-            os.close(reader)
-            os.close(writer)
 
 
 class TestPreamble:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import selectors
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from tasklink.communicator import Address, Listener
-from tasklink.output import OutputListener
+from tasklink.output import OutputListener, set_capacity
 from tasklink_pipe import in_band
 from tasklink_pipe.communicator import PipeCommunicator
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from tasklink_pipe.executor_side import InBandExecutorSide
     from tasklink_pipe.settings import PipeSettings
-
-_SMALLEST = 4096
 
 
 class _TwoPipes(Listener):
@@ -31,7 +28,7 @@ class _TwoPipes(Listener):
         try:
             task_reader, writer = self._pipe()
             reader, task_writer = self._pipe()
-            self.output = OutputListener(streams, prepare=lambda pipe: set_capacity(pipe, settings.capacity))
+            self.output = OutputListener(streams)
         except OSError:
             self.close()
             raise
@@ -129,18 +126,3 @@ class InBandListener(_TwoPipes):
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._ours[1], selectors.EVENT_WRITE)
         return self._selector
-
-
-def set_capacity(pipe: int, capacity: int) -> None:
-    """Let a pipe hold as much as the system allows, up to `capacity` bytes.
-
-    A user past /proc/sys/fs/pipe-user-pages-soft, or asking for more than pipe-max-size, is refused with EPERM.
-    """
-    command = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux only
-    while command is not None and capacity >= _SMALLEST:
-        try:
-            fcntl.fcntl(pipe, command, capacity)
-        except PermissionError:
-            capacity //= 2
-        else:
-            return

@@ -10,8 +10,8 @@ class PipeSettings:
     """Settings of the pipe communicator.
 
     Attributes:
-        capacity: how much each pipe holds before its writer waits (bytes). What the system does not allow is rounded
-            down to what it does.
+        capacity: how much each pipe of messages holds before its writer waits (bytes). What the system does not allow
+            is rounded down to what it does.
         in_band: frames travel on the Task's standard input and output instead of pipes of their own. For launchers
             (ssh, srun, mpirun) that pass no descriptors on.
     """
