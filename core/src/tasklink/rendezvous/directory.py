@@ -7,6 +7,7 @@ Rules of this file:
   machine could connect to those.
 * Its owner holds a lock (flock) on the directory itself for as long as it lives, and the kernel gives the lock back
   however the owner dies. So who makes a directory can tell which of those beside it are left over, and removes them.
+  (A forked child holds the lock as well; what its dead parent has left is removed when it has ended, too.)
 * A directory is made and locked under a name that begins with a dot, and only then gets the name that a sweep looks
   for. So no sweep ever meets one that is not locked yet. (Killed between the two, an empty directory stays.)
 * A sweep holds the lock of what it removes. Of two at once one gets it, and the other finds it taken, or nothing there.
