@@ -551,7 +551,7 @@ class TestConfigShow:
 class TestProgram:
     """The program as a whole."""
 
-    @pytest.mark.parametrize("command", [[], ["run"], ["plugins"], ["config"], ["config", "show"], ["demo"]])
+    @pytest.mark.parametrize("command", [[], ["run"], ["plugins"], ["config"], ["config", "show"], ["demo"], ["bench"]])
     def test_help(self, command: list[str]) -> None:
         """Every command explains itself, in lines that fit."""
         text = CliRunner().invoke(commands, [*command, "--help"], prog_name="tasklink").output
@@ -586,6 +586,7 @@ class TestProgram:
             ("tasklink run lab.toml --with p", ["pipe"]),
             ("tasklink demo --with leaky,pipe,", ["leaky,pipe,deaf", "leaky,pipe,unix"]),
             ("tasklink config s", ["show"]),
+            ("tasklink bench leaky p", ["pipe"]),
         ],
     )
     def test_completion(self, tasklink: Program, words: str, completions: list[str]) -> None:

@@ -1,11 +1,13 @@
 """The program `tasklink`. The only part of tasklink that prints, reads the command line, or ends the process.
 
-    run, plugins, config, demo     one command each
+    run, plugins, config, demo, bench
+                                   one command each
     option                         what several of them take
     outcome                        what the program exits with
     interrupt                      Ctrl-C and its like
-    batch, comparison, listing     what the commands do
-    progress, live                 what happens, as it happens: on stderr
+    batch, comparison, listing,
+    benchmark                      what the commands do
+    progress, live, gauge          what happens, as it happens: on stderr
     report                         how it ended: tables and errors
     document                       the same for programs: JSON
     lines, table, number           text
@@ -21,6 +23,7 @@ import sys
 
 import click
 
+from tasklink.cli.bench import bench
 from tasklink.cli.config import config
 from tasklink.cli.demo import demo
 from tasklink.cli.interrupt import Interrupted, interruptible
@@ -40,7 +43,7 @@ def commands() -> None:
     """
 
 
-for _command in (run, plugins, config, demo):
+for _command in (run, plugins, config, demo, bench):
     commands.add_command(_command)
 
 

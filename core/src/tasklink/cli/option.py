@@ -95,6 +95,14 @@ def complete_tasks(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_communicator(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a communicator, one argument each."""
+    from tasklink.registry import Registry  # noqa: PLC0415 - not for --help
+
+    given = ctx.params.get("names") or ()
+    return [name for name in Registry().names() if name.startswith(incomplete) and name not in given]
+
+
 def _complete_communicators(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Complete the last of the names."""
     from tasklink.registry import Registry  # noqa: PLC0415 - not for --help
