@@ -75,6 +75,10 @@ class StreamCommunicator(FramedCommunicator):
         self._given_up = False  # on a message in pieces, and the peer has not been told yet
         self._released = False
         self._spin = Spin()
+        self._drained = True  # what had come was read
+        self._arrival = select.poll()
+        self._arrival.register(reader, select.POLLIN)
+        self._arrival.register(self._bell, select.POLLIN)
         self._reading = RLock()
         self._large = RLock()
         self._small = RLock()
@@ -133,13 +137,17 @@ class StreamCommunicator(FramedCommunicator):
             raise TimeoutError("no whole message has come in time")
 
     def _read_some(self, deadline: float | None) -> int:
+        self._midway = True
+        buffer = self._decoder.get_buffer()
         while True:
-            self._midway = True
-            try:
-                count = os.readv(self._reader, [self._decoder.get_buffer()])
-            except BlockingIOError:
+            if self._drained:  # to read would most likely fail, which costs more than to ask
                 self._midway = False
                 self._wait_for_work(deadline)
+                self._midway = True
+            try:
+                count = os.readv(self._reader, [buffer])
+            except BlockingIOError:
+                self._drained = True
                 continue
             except ConnectionResetError:
                 # A Unix socket says this instead of its end when the peer died with something unread. All that the
@@ -150,20 +158,23 @@ class StreamCommunicator(FramedCommunicator):
                     raise  # by a signal handler, not by the system
                 raise BrokenError(f"reading failed: {error}") from error
             self._midway = count > 0
+            self._drained = count < len(buffer)
             return count
 
     def _wait_for_work(self, deadline: float | None) -> None:
         """Wait until there may be something to read: first by looking again, then asleep."""
-        until = 0.0 if deadline is not None and deadline <= monotonic() else self._spin.deadline()
+        poll = self._arrival.poll
+        rest = None if deadline is None else min(max(0.0, deadline - monotonic()), _LONGEST_POLL)
+        until = 0.0 if rest == 0 else self._spin.deadline()
         if until:
-            poll = select.poll()
-            poll.register(self._reader, select.POLLIN)
             while monotonic() < until:
-                if poll.poll(0):
+                if poll(0):
                     self._spin.succeeded()
                     return
             self._spin.failed()
-        self._wait(self._reader, select.POLLIN, deadline)
+        if not poll(None if rest is None else rest * 1000) and rest != _LONGEST_POLL:
+            raise TimeoutError("no message has come in time")
+        self.check_usable()
 
     # Writing
 
