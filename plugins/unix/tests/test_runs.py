@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -260,13 +261,15 @@ executor.run(TaskSpec(run='os:getpid', prefix=prefix, stderr=sys.argv[2]))
 def waiting(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """An Executor that has a private directory, and where that is."""
     errors = tmp_path / "stderr"
-    place = tmp_path / "place"
-    place.mkdir()
-    with subprocess.Popen([sys.executable, "-c", WAITING, str(place), str(errors)]) as dying:
+    # Not in tmp_path, which may be too long for the path of a socket.
+    with (
+        tempfile.TemporaryDirectory() as place,
+        subprocess.Popen([sys.executable, "-c", WAITING, place, str(errors)]) as dying,
+    ):
         try:
             until(lambda: errors.exists() and errors.read_text() == "waiting\n")
-            assert len(list(place.iterdir())) == 1
-            yield dying, place
+            assert len(os.listdir(place)) == 1
+            yield dying, Path(place)
         finally:
             dying.kill()
 
@@ -278,7 +281,7 @@ class TestDeath:
         """The guardian removes the directory of a run that was waiting for its Task."""
         with waiting(tmp_path) as (dying, place):
             dying.kill()
-        until(lambda: not list(place.iterdir()))
+            until(lambda: not list(place.iterdir()))
 
     def test_the_guardian_is_killed_as_well(self, tmp_path: Path) -> None:
         """Then the next run that makes such a directory removes what was left, before its own Task starts."""
@@ -290,11 +293,11 @@ class TestDeath:
             for process in processes:
                 process.kill()
             psutil.wait_procs(processes[1:], 10)
-        (left,) = place.iterdir()
-        with executor(place, named=True) as executing:
-            result = executing.run(os.listdir, path=str(place))
-        assert result.value_or_raise() == []
-        assert not left.exists()
+            (left,) = place.iterdir()
+            with executor(place, named=True) as executing:
+                result = executing.run(os.listdir, path=str(place))
+            assert result.value_or_raise() == []
+            assert not left.exists()
 
 
 def until(condition: Callable[[], bool]) -> None:
