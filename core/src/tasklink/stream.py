@@ -348,7 +348,8 @@ def _alone(lock: RLock, deadline: float | None, work: Callable[..., T], *argumen
     if _is_mine(lock):
         raise BusyError("a signal handler or a finalizer interrupted this thread in the same call; use another thread")
     try:
-        _take(lock, deadline)
+        if not lock.acquire(False):
+            _take(lock, deadline)
         try:
             return work(*arguments)
         finally:
