@@ -8,7 +8,8 @@ A name can be reached by others, so a connection counts for nothing until its pe
 
 Until then a peer gets 2 s, 80 bytes are read of it, and it is one of 16 at most: for one more the oldest has to go. So
 those who connect and say nothing cannot keep the Task out, nor make us hold more than a little for them. One peer is
-accepted. Then the key is worth nothing any more, and the socket and its directory are removed.
+accepted. Then the key is worth nothing any more, and the socket and its directory are removed; a rendezvous of several
+(the ranks of one Task, which have one key) stays open until `close`.
 
 Rules of this file: nothing waits but `accept`, and that on one descriptor that stands for all of it. Nothing that a
 peer sends is decoded, shown or logged.
@@ -70,14 +71,16 @@ class Rendezvous:
         parent: where to make the directory; see `PrivateDirectory`.
         table: the table of the config in whose key `directory` another place can be named, as `communicators.unix`.
         timeout: how long the Task tries to get in (seconds).
+        several: more than one peer may come.
 
     Raises:
         ConfigError: the directory cannot be used.
         OSError: there is no descriptor left.
     """
 
-    def __init__(self, parent: Path | None, *, table: str, timeout: float) -> None:
+    def __init__(self, parent: Path | None, *, table: str, timeout: float, several: bool = False) -> None:
         self._owner = os.getpid()
+        self._several = several
         self.key = os.urandom(handshake.KEY_BYTES)
         self._session = os.urandom(handshake.SESSION_BYTES)
         self._visitors: dict[int, _Visitor] = {}  # by descriptor; the oldest first
@@ -94,14 +97,14 @@ class Rendezvous:
         self.details: dict[str, object] = {"path": str(path), "session": self._session.hex(), "timeout": timeout}
 
     def accept(self, timeout: float | None = None) -> socket.socket:
-        """Wait for the peer that holds the key; the name is then taken away.
+        """Wait for a peer that holds the key; the name is then taken away, unless several may come.
 
         Returns:
             the connection, non-blocking.
 
         Raises:
             TimeoutError: it has not come in time; `fileno` tells when to ask again.
-            ClosedError: `close` was called, or the peer has been given before.
+            ClosedError: `close` was called, or the only peer has been given before.
         """
         deadline = None if timeout is None else monotonic() + timeout
         while self._admitted is None:
@@ -111,7 +114,8 @@ class Rendezvous:
             if self._admitted is None and deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"the Task has not come to {self.details['path']} in time")
         connection, self._admitted = self._admitted, None
-        self._stop_listening("the Task has come")
+        if not self._several:
+            self._stop_listening("the Task has come")
         return connection
 
     def fileno(self) -> int:
