@@ -35,7 +35,7 @@ from tasklink_zmq.watch import Watch, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import Callable, ClassVar, Protocol, Union
 
     from tasklink.communicator import Listener
@@ -379,9 +379,9 @@ class ZmqCommunicator(FramedCommunicator):
             self.welcome = True
         elif self.limits.patience:
             self._say(units.WELCOME)
-        if self.when_met is not None:
-            self.when_met()
-            self.when_met = None
+        when_met, self.when_met = self.when_met, None
+        if when_met is not None:
+            when_met()
         self._send_again(unit.taken)
 
     def greet(self) -> None:
@@ -400,6 +400,8 @@ class ZmqCommunicator(FramedCommunicator):
             if size <= SMALL_BYTES:
                 kind = units.MESSAGE if len(buffers) == 2 else units.FRAMES
                 self._post(Parcel(kind, head, b"".join(buffers), (), size), deadline)
+            elif not all(map(len, buffers)):  # an empty part has a meaning of its own: see Unit.broken_off
+                self._post(Parcel(units.FRAMES, 0, b"", [b"".join(buffers)], size), deadline)
             elif size <= WHOLE_BYTES:
                 self._post(Parcel(units.MESSAGE, head, bytes(buffers[0]), buffers[1:], size), deadline)
             else:
@@ -562,11 +564,13 @@ class ZmqCommunicator(FramedCommunicator):
                     self._hung_up()
                 if self._ended or self._dying_until is not None or not self._outbox.unconfirmed:
                     return 0
-                if not asked and self._connected:
-                    asked = self._say(units.ASK, self._outbox.number)
-                    continue
                 if monotonic() >= deadline:
                     return self._outbox.unconfirmed
+                if not asked and self._connected:
+                    asked = True
+                    if not self._say(units.ASK, self._outbox.number):
+                        self._unreachable()
+                    continue  # for it may have been answered while we asked
             wait(self._lines, deadline - monotonic())
 
     def _close_descriptors(self) -> None:

@@ -27,7 +27,12 @@ from _thread import RLock
 from errno import EAGAIN, EHOSTUNREACH
 
 import zmq
-from zmq.backend import Context, Frame, Socket  # below the conveniences of zmq.Socket, which take a microsecond a call
+from zmq.backend import (
+    Context,
+    Frame,
+    Socket,
+    zmq_poll,
+)  # below the conveniences of zmq.Socket, which take a microsecond a call
 
 from tasklink.errors import BusyError
 from tasklink_zmq.unit import Unit
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
     from tasklink_zmq.communicator import ZmqCommunicator
 
 # As plain numbers: an enum costs a tenth of a microsecond wherever it is used.
-_EVENTS, _POLLIN, _SNDMORE, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.SNDMORE), int(zmq.NOBLOCK)
+_POLLIN, _SNDMORE, _NOBLOCK = int(zmq.POLLIN), int(zmq.SNDMORE), int(zmq.NOBLOCK)
 _SRCFD = 2
 INTERRUPTED = "a signal handler or a finalizer interrupted this thread in the same call; use another thread"
 # A context takes 9 descriptors for itself and its first socket; listening, a monitor and a connection take the rest.
@@ -87,6 +92,7 @@ class Exchange:
         self.context = Context(1)
         self.socket = Socket(self.context, kind)
         self._others: list[Socket] = []
+        self._poll = [(self.socket, _POLLIN)]  # quicker to ask than ZMQ_EVENTS, and the same
         self._routed = kind == zmq.ROUTER
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             self.socket.set(option, 0)  # what waits is bounded by its bytes: see Outbox
@@ -155,7 +161,7 @@ class Exchange:
         self._halfway = True
         sent = self._send_to(peer, first, parts)
         self._halfway = False
-        if not self._pumping and self.socket.get(_EVENTS) & _POLLIN:  # type: ignore[operator]
+        if not self._pumping and zmq_poll(self._poll, 0):
             self.pump()  # sending may have swallowed the news
         return sent
 
@@ -176,7 +182,7 @@ class Exchange:
         return True
 
     def _make_whole(self) -> None:
-        """End a message that may have been begun. An empty part in the wrong place tells the peer: see `Unit.broken_off`."""
+        """End a message that may have been begun, with an empty part, which no unit has: see `Unit.broken_off`."""
         try:
             self.socket.send(b"", _NOBLOCK)
         except zmq.ZMQError as error:
@@ -197,17 +203,29 @@ class Exchange:
             self._pumping = False
 
     def _receive_all(self) -> None:
-        get, receive, routed = self.socket.get, self.socket.recv, self._routed
-        while get(_EVENTS) & _POLLIN:  # type: ignore[operator]
-            peer = receive(_NOBLOCK) if routed else b""
-            frame = receive(_NOBLOCK, copy=False)
-            parts = []
-            more = frame.more
-            while more:
-                part = receive(_NOBLOCK, copy=False)
-                more = part.more
-                parts.append(part)
-            self._deliver(peer, frame, parts)
+        """Receive until nothing is left.
+
+        To ask costs as much as to receive, and to be refused twice that: so in a burst it is not asked.
+        """
+        count = 0
+        try:
+            while count > 1 or zmq_poll(self._poll, 0):
+                self._receive_one()
+                count += 1
+        except zmq.Again:
+            return
+
+    def _receive_one(self) -> None:
+        receive = self.socket.recv
+        peer = receive(_NOBLOCK) if self._routed else b""
+        frame = receive(_NOBLOCK, copy=False)
+        if not frame.more:
+            self._deliver(peer, frame, ())
+            return
+        parts = [receive(_NOBLOCK, copy=False)]
+        while parts[-1].more:
+            parts.append(receive(_NOBLOCK, copy=False))
+        self._deliver(peer, frame, parts)
 
     def _deliver(self, peer: bytes, frame: Frame, parts: Sequence[Frame]) -> None:
         if not len(frame):

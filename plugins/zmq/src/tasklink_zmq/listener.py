@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections import deque
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, cast
@@ -38,6 +39,8 @@ from tasklink_zmq.task_side import NAME_BYTES, set_up_tcp, socket_path
 from tasklink_zmq.watch import Watch
 
 if TYPE_CHECKING:
+    import socket
+
     from tasklink_zmq.settings import ZmqSettings
     from tasklink_zmq.unit import Unit
 
@@ -60,33 +63,104 @@ def open_listener(settings: ZmqSettings) -> Listener:
     return IpcListener(settings) if settings.transport == "ipc" else TcpListener(settings)
 
 
-class IpcListener(Listener):
+class ZmqListener(Listener):
+    """What both transports have in common: peers come, say hello over the socket, and are given away.
+
+    Args:
+        limits: for the communicators.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._owner = os.getpid()
+        self._limits = limits
+        self._closed = False
+        self._coming: set[ZmqCommunicator] = set()  # let in, and not heard yet
+        self._arrived: deque[ZmqCommunicator] = deque()
+        self._watch = Watch()
+        self._bell = Doorbell()
+        self._watch.add(self._bell.fileno())
+        try:
+            self._exchange = Exchange(zmq.ROUTER)
+        except BaseException:
+            self._release()
+            raise
+        self._exchange.hold()
+        for descriptor in self._exchange.descriptors:
+            self._watch.add(descriptor)
+
+    def accept(self, timeout: float | None = None) -> ZmqCommunicator:
+        """Wait for one more peer that holds the key; see `Listener.accept`."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            if self._closed:
+                raise ClosedError("this listener was closed")
+            self._let_in()
+            with self._exchange.lock:
+                self._bell.clear()
+                self._exchange.pump()
+                if self._arrived:
+                    return self._arrived.popleft()
+            if deadline is not None and monotonic() >= deadline:
+                raise TimeoutError("the Task has not come in time")
+            self._watch.wait(None if deadline is None else deadline - monotonic())
+
+    def _let_in(self) -> None:
+        """Let in those who wait before the socket, where there is a door before it."""
+
+    def _met(self, communicator: ZmqCommunicator) -> None:
+        """A peer has spoken; with the lock of the exchange."""
+        self._coming.discard(communicator)
+        self._arrived.append(communicator)
+        self._bell.ring()
+
+    def fileno(self) -> int:
+        """Readable when somebody knocks, answers, or has come; see `Listener.fileno`."""
+        return self._watch.fileno()
+
+    def close(self) -> None:
+        """Stop listening, and send away who was not accepted; see `Listener.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self.address = Address(self.address.details)
+        if os.getpid() == self._owner:
+            for communicator in (*self._coming, *self._arrived):
+                communicator.abandon()
+        self._release()
+
+    def _release(self) -> None:
+        self._watch.close()
+        self._bell.close()
+        if os.getpid() == self._owner and hasattr(self, "_exchange"):
+            self._exchange.release(0)
+
+
+class IpcListener(ZmqListener):
     """Lets in who has proved the key at a rendezvous; any number of them."""
 
     def __init__(self, settings: ZmqSettings) -> None:
-        self._owner = os.getpid()
-        self._limits = Limits(settings.high_water, settings.linger, 0.0)
+        limits = Limits(settings.high_water, settings.linger, 0.0)
         self._rendezvous = Rendezvous(
             settings.directory, table="communicators.zmq", timeout=settings.connect_timeout, several=True
         )
         try:
-            self._exchange = Exchange(zmq.ROUTER)
+            super().__init__(limits)
         except BaseException:
             self._rendezvous.close()
             raise
-        self._exchange.hold()
-        self._exchange.meet = lambda *_: None
-        self._closed = False
+        self._watch.add(self._rendezvous.fileno())
         self.directories = self._rendezvous.directories
         details = {**self._rendezvous.details, "limits": [settings.high_water, settings.linger, 0.0]}
         self.address = Address(details, key=self._rendezvous.key)
 
-    def accept(self, timeout: float | None = None) -> ZmqCommunicator:
-        """Wait for one more peer that holds the key; see `Listener.accept`."""
-        if self._closed:
-            raise ClosedError("this listener was closed")
-        connection = self._rendezvous.accept(timeout)
-        try:
+    def _let_in(self) -> None:
+        with suppress(TimeoutError):
+            while True:
+                self._open_socket_for(self._rendezvous.accept(timeout=0))
+
+    def _open_socket_for(self, connection: socket.socket) -> None:
+        with ExitStack() as opened:
+            opened.callback(connection.close)
             check_descriptors(_DESCRIPTORS_A_PEER)
             name = os.urandom(NAME_BYTES)
             path = Path(socket_path(str(self.directories[0]), name))
@@ -94,52 +168,36 @@ class IpcListener(Listener):
                 self._exchange.socket.bind(f"ipc://{path}")
             path.chmod(0o600)
             connection.send(name)  # an empty buffer has room for so little
-        except BaseException:
-            connection.close()
-            raise
+            opened.pop_all()
         communicator = ZmqCommunicator(self._exchange, name, self._limits, connection.detach())
-        communicator.when_met = lambda: path.unlink(missing_ok=True)
-        return communicator
 
-    def fileno(self) -> int:
-        """Readable when somebody knocks, answers, or has taken too long; see `Listener.fileno`."""
-        return self._rendezvous.fileno()
+        def met() -> None:
+            path.unlink(missing_ok=True)
+            self._met(communicator)
 
-    def close(self) -> None:
-        """Send everybody away and remove the directory; see `Listener.close`."""
-        if self._closed:
-            return
-        self._closed = True
+        self._coming.add(communicator)
+        communicator.when_met = met
+
+    def _release(self) -> None:
         self._rendezvous.close()
-        self.address = Address(self.address.details)
-        if os.getpid() == self._owner:
-            self._exchange.release(0)
+        super()._release()
 
 
-class TcpListener(Listener):
+class TcpListener(ZmqListener):
     """Listens at a port, and lets in who holds the key."""
 
     def __init__(self, settings: ZmqSettings) -> None:
         host = _numeric(settings.host)
-        self._owner = os.getpid()
-        self._limits = Limits(settings.high_water, settings.linger, settings.peer_timeout)
-        self._arrivals: deque[ZmqCommunicator] = deque()
-        self._bell = Doorbell()
-        self._watch = Watch()
+        super().__init__(Limits(settings.high_water, settings.linger, settings.peer_timeout))
         self._members: dict[int, ZmqCommunicator] = {}  # by the descriptor of their connection, which libzmq has
-        self._closed = False
         server, server_secret = zmq.curve_keypair()
         public, secret = zmq.curve_keypair()
-        self._known = public
-        self._exchange = Exchange(zmq.ROUTER)
-        self._exchange.hold()
+        self._known = z85.decode(public)
         try:
             self._listen(host, server_secret)
         except BaseException:
             self._release()
             raise
-        for descriptor in (*self._exchange.descriptors, self._bell.fileno()):
-            self._watch.add(descriptor)
         endpoint = self._exchange.socket.get(zmq.LAST_ENDPOINT)
         assert isinstance(endpoint, bytes)
         self.address = Address(
@@ -158,6 +216,8 @@ class TcpListener(Listener):
         self._doorman.bind("inproc://zeromq.zap.01")
         self._exchange.watch(self._doorman)
         self._monitor = Monitor(self._exchange)
+        for descriptor in self._exchange.descriptors[1:]:
+            self._watch.add(descriptor)
         self._exchange.look_around = self._look_around
         self._exchange.meet = self._meet
         socket.set(zmq.CURVE_SERVER, 1)
@@ -180,7 +240,7 @@ class TcpListener(Listener):
         request = [self._doorman.recv(zmq.NOBLOCK)]
         while self._doorman.get(zmq.RCVMORE):
             request.append(self._doorman.recv(zmq.NOBLOCK))
-        known = request[5:] == [b"CURVE", z85.decode(self._known)]
+        known = request[5:] == [b"CURVE", self._known]
         verdict = [b"200", b"OK"] if known else [b"400", b"not the key of this run"]
         for part in (b"1.0", request[1], *verdict, b""):
             self._doorman.send(part, zmq.SNDMORE)
@@ -188,54 +248,17 @@ class TcpListener(Listener):
 
     def _meet(self, name: bytes, unit: Unit, descriptor: int) -> None:
         """A Task speaks for the first time. That it is one, CURVE has proved."""
-        if unit.kind != units.HELLO or self._closed or len(self._arrivals) >= _MOST_ARRIVALS:
+        if unit.kind != units.HELLO or self._closed or len(self._arrived) >= _MOST_ARRIVALS:
             return
         communicator = ZmqCommunicator(self._exchange, name, self._limits, alarm=Timer())
         self._members[descriptor] = communicator
-        self._arrivals.append(communicator)
+        communicator.when_met = lambda: self._met(communicator)
         communicator.greeted(unit)
-        self._bell.ring()
 
     def _lost(self, descriptor: int) -> None:
         member = self._members.pop(descriptor, None)
         if member is not None:
             member.lost()
-
-    def accept(self, timeout: float | None = None) -> ZmqCommunicator:
-        """Wait for one more peer that holds the key; see `Listener.accept`."""
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            if self._closed:
-                raise ClosedError("this listener was closed")
-            with self._exchange.lock:
-                self._bell.clear()
-                self._exchange.pump()
-                if self._arrivals:
-                    return self._arrivals.popleft()
-            if deadline is not None and monotonic() >= deadline:
-                raise TimeoutError(f"the Task has not come to {self.address.details['endpoint']} in time")
-            self._watch.wait(None if deadline is None else deadline - monotonic())
-
-    def fileno(self) -> int:
-        """Readable when somebody knocks, or has come; see `Listener.fileno`."""
-        return self._watch.fileno()
-
-    def close(self) -> None:
-        """Stop listening, and close those who were not accepted; see `Listener.close`."""
-        if self._closed:
-            return
-        self._closed = True
-        self.address = Address(self.address.details)
-        if os.getpid() == self._owner:
-            for communicator in self._arrivals:
-                communicator.abandon()
-        self._release()
-
-    def _release(self) -> None:
-        self._watch.close()
-        self._bell.close()
-        if os.getpid() == self._owner:
-            self._exchange.release(0)
 
 
 def _numeric(host: str) -> str:

@@ -64,8 +64,8 @@ class Unit:
         self.asking = bool(flags & ASKING)
         self.rest = first[HEADER.size :]
         self.parts = parts
-        # See Exchange.transmit: what was broken off is ended with an empty part.
-        self.broken_off = len(parts) != count and bool(parts) and not len(parts[-1])
+        # What was broken off is ended with an empty part, and no other part is empty: see Exchange.transmit.
+        self.broken_off = bool(parts) and not len(parts[-1])
         if len(parts) != count and not self.broken_off:
             raise ProtocolError(f"a unit says it has {count} parts; it has {len(parts)}")
 

@@ -1,0 +1,547 @@
+"""The zmq communicator: real sockets and processes, over both transports."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasklink import Executor, Status, TaskSpec
+from tasklink.communicator import Address
+from tasklink.errors import (
+    AuthenticationError,
+    BrokenError,
+    ClosedError,
+    ConfigError,
+    EndOfMessages,
+    ForkedError,
+    TaskNotStartedError,
+)
+from tasklink.message import Message
+from tasklink.registry import Registry
+from tasklink_zmq import ZmqCommunicator
+from tasklink_zmq.settings import ZmqSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tasklink.communicator import Communicator, Listener
+
+TRANSPORTS = ("ipc", "tcp")
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """Every test leaves the descriptors of this process as they were."""
+    before = sorted(os.listdir("/dev/fd"))
+    yield
+    gc.collect()
+    assert sorted(os.listdir("/dev/fd")) == before
+
+
+def come(listener: Listener) -> tuple[Communicator, Communicator]:
+    """Have one more peer come: our end, and its."""
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(ZmqCommunicator.connect, listener.address)
+        return listener.accept(timeout=10), task.result(10)
+
+
+def close(*communicators: Communicator) -> None:
+    """Close all of them at once: each waits for what it wrote to be read, or for the other to close."""
+    with ThreadPoolExecutor(len(communicators)) as pool:
+        for closing in [pool.submit(communicator.close) for communicator in communicators]:
+            closing.result(20)
+
+
+@pytest.fixture(params=TRANSPORTS)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Communicator, Communicator]]:
+    """Two ends that talk with each other: the Executor's, and the Task's."""
+    settings = ZmqSettings(transport=request.param, directory=tmp_path, linger=0.5, high_water=2 << 20)  # type: ignore[arg-type]
+    with ZmqCommunicator.listen(settings) as listener:
+        ours, theirs = come(listener)
+    yield ours, theirs
+    close(ours, theirs)
+    assert not list(tmp_path.iterdir())
+
+
+def child(work: Callable[[], object]) -> int:
+    """Run something in a fork that never returns; its pid."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+class TestMessages:
+    """What the contract says of two ends."""
+
+    @pytest.mark.parametrize("size", [0, 100, 20_000, 3_000_000, 40_000_000])
+    def test_both_ways(self, pair: tuple[Communicator, Communicator], size: int) -> None:
+        """Any size arrives equal, over and under the limit for pieces."""
+        contents = [bytearray(os.urandom(1 << 10)) * (size >> 10), "text", size]
+        for writer, reader in (pair, pair[::-1]):
+            with ThreadPoolExecutor(1) as pool:
+                writing = pool.submit(writer.write, Message(contents), 20)
+                assert reader.read(20).contents == contents
+                writing.result(20)
+
+    def test_empty_buffers(self, pair: tuple[Communicator, Communicator]) -> None:
+        """An empty buffer at the end of a message is no sign of anything."""
+        from tasklink import codec
+
+        payload = codec.Payload(codec.RAW, [b"x" * 20_000, b""])
+        pair[1].write(Message.encoded(payload, None))
+        assert pair[0].read(10).contents == (b"x" * 20_000, b"")
+
+    def test_order_and_threads(self, pair: tuple[Communicator, Communicator]) -> None:
+        """Several threads write while others read at the other end: each thread's messages are in order."""
+        writer, reader = pair
+
+        def write(name: int) -> None:
+            for number in range(300):
+                writer.write(Message((name, number, bytes(number * 50))), 20)
+
+        with ThreadPoolExecutor(4) as pool:
+            for name in range(4):
+                pool.submit(write, name)
+            got: dict[int, list[int]] = {}
+            for _ in range(1200):
+                name, number, data = reader.read(20).contents  # type: ignore[misc]
+                assert len(data) == number * 50
+                got.setdefault(name, []).append(number)
+        assert got == {name: list(range(300)) for name in range(4)}
+
+    def test_contents_may_be_changed_at_once(self, pair: tuple[Communicator, Communicator]) -> None:
+        """What is written is what it was when `write` was called, although nobody has read it yet."""
+        data = bytearray(b"a" * 1_000_000)
+        pair[1].write(Message(data))
+        data[:] = b"b" * len(data)
+        assert pair[0].read(10).contents == bytearray(b"a" * 1_000_000)
+
+    def test_descriptor(self, pair: tuple[Communicator, Communicator]) -> None:
+        """It is readable when there is work, and not after TimeoutError, though the reader writes in between."""
+        ours, theirs = pair
+        poll = select.poll()
+        poll.register(ours.fileno(), select.POLLIN)
+        for number in range(200):
+            theirs.write(Message(number))
+            ours.write(Message(number))  # may swallow the news of what has come
+            got: list[object] = []
+            while not got:  # one look at the descriptor may be for something else: then it says so again
+                assert poll.poll(10_000)
+                try:
+                    got.append(ours.read(timeout=0).contents)
+                except TimeoutError:
+                    continue
+            assert got == [number]
+            with pytest.raises(TimeoutError):
+                ours.read(timeout=0)
+            assert not poll.poll(0)
+            theirs.read(10)
+
+    def test_small_overtakes_large(self, pair: tuple[Communicator, Communicator]) -> None:
+        """What another thread writes does not wait for the whole of a large message."""
+        ours, theirs = pair
+        with ThreadPoolExecutor(2) as pool:
+            large = pool.submit(theirs.write, Message(bytes(200_000_000)), 30)
+            time.sleep(
+                0.02
+            )  # not for correctness: were it not under way yet, the small one would be first all the more
+            small = pool.submit(theirs.write, Message("small"), 30)
+            assert ours.read(20).contents == "small"
+            assert len(ours.read(20).contents) == 200_000_000  # type: ignore[arg-type]
+            large.result(20)
+            small.result(20)
+
+    def test_a_slow_reader(self, pair: tuple[Communicator, Communicator]) -> None:
+        """`write` blocks at the high-water mark and times out; afterwards everything arrives once."""
+        ours, theirs = pair
+        count = 0
+        with pytest.raises(TimeoutError):
+            while True:
+                theirs.write(Message((count, bytes(100_000))), timeout=0.05)
+                count += 1
+        assert 10 < count <= 21
+        for number in range(count):
+            assert ours.read(10).contents[0] == number  # type: ignore[index]
+        theirs.write(Message("next"), timeout=10)
+        last = ours.read(10).contents
+        assert last == "next"
+
+
+class TestEnding:
+    """Closing and dying."""
+
+    def test_close_means_delivered(self, pair: tuple[Communicator, Communicator]) -> None:
+        """`close` returns when the peer has read everything; the peer then reads the end."""
+        ours, theirs = pair
+        for number in range(1000):
+            theirs.write(Message(number))
+        with ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(theirs.close)
+            assert [ours.read(10).contents for _ in range(1000)] == list(range(1000))
+            closing.result(10)
+        with pytest.raises(EndOfMessages):
+            ours.read(10)
+        with pytest.raises(BrokenError, match="the peer is gone"):
+            ours.write(Message(1))
+
+    def test_a_peer_that_never_reads(self, pair: tuple[Communicator, Communicator]) -> None:
+        """`close` ends after the linger, and says how many messages were not confirmed."""
+        theirs = pair[1]
+        for _ in range(3):
+            theirs.write(Message("unread"))
+        begin = time.monotonic()
+        with pytest.warns(RuntimeWarning, match=r"3 messages or pieces were not confirmed within 0\.5 s"):
+            theirs.close()
+        assert 0.4 < time.monotonic() - begin < 2
+
+    def test_closing_wakes(self, pair: tuple[Communicator, Communicator]) -> None:
+        """Threads that wait to read and to write raise ClosedError."""
+        theirs = pair[1]
+        with ThreadPoolExecutor(2) as pool:
+            reading = pool.submit(theirs.read)
+            writing = pool.submit(theirs.write, Message(bytes(50_000_000)))
+            time.sleep(0.1)  # not for correctness: they may as well find it closed
+            with pytest.warns(RuntimeWarning, match="not confirmed"):
+                theirs.close()
+            assert isinstance(reading.exception(10), ClosedError)
+            assert isinstance(writing.exception(10), ClosedError)
+
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_a_peer_that_is_killed(self, tmp_path: Path, inside: bool) -> None:
+        """What came before is read; then the end, or that it came within a message; writing is refused."""
+        with ZmqCommunicator.listen(ZmqSettings(directory=tmp_path)) as listener:
+
+            def work() -> None:
+                theirs = ZmqCommunicator.connect(listener.address)
+                theirs.write(Message("first"))
+                theirs.write(Message(bytes(40_000_000 if inside else 10)))
+
+            pid = child(work if inside else lambda: (work(), time.sleep(30)))
+            ours = listener.accept(timeout=10)
+        assert ours.read(10).contents == "first"
+        if inside:
+            until_some_pieces_are_read(ours)
+        else:
+            ours.read(10)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with pytest.raises(BrokenError if inside else EndOfMessages):
+            ours.read(10)
+        with pytest.raises(BrokenError):
+            ours.write(Message(1))
+        ours.close()
+
+    def test_fork(self, pair: tuple[Communicator, Communicator]) -> None:
+        """A fork may not use it, and when it closes its copy the parent's goes on."""
+        ours, theirs = pair
+
+        def work() -> None:
+            with pytest.raises(ForkedError):
+                theirs.write(Message(1))
+            theirs.close()
+            ours.close()
+            os._exit(7)
+
+        pid = child(work)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        theirs.write(Message("still here"))
+        assert ours.read(10).contents == "still here"
+
+
+def until_some_pieces_are_read(reader: Communicator) -> None:
+    """Take in a part of a large message."""
+    with pytest.raises(TimeoutError):
+        reader.read(timeout=0.0001)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_several_ranks(transport: str, tmp_path: Path) -> None:
+    """Three processes come to one Listener; each has its own stream, and the death of one is nobody else's matter."""
+    with ZmqCommunicator.listen(ZmqSettings(transport=transport, directory=tmp_path, peer_timeout=1.0)) as listener:  # type: ignore[arg-type]
+
+        def work(rank: int) -> None:
+            theirs = ZmqCommunicator.connect(listener.address)
+            theirs.write(Message(rank))
+            while (contents := theirs.read(20).contents) != "stop":
+                theirs.write(Message((rank, contents)))
+            theirs.close()
+
+        pids = [child(lambda rank=rank: work(rank)) for rank in range(3)]
+        peers: dict[Any, Communicator] = {}
+        for _ in range(3):
+            peer = listener.accept(timeout=10)
+            peers[peer.read(10).contents] = peer
+    assert sorted(peers) == [0, 1, 2]
+    for number in range(50):
+        for rank in (2, 0, 1):
+            peers[rank].write(Message(number))
+    for rank, peer in peers.items():
+        assert [peer.read(10).contents for _ in range(50)] == [(rank, number) for number in range(50)]
+    os.kill(pids[1], signal.SIGKILL)
+    os.waitpid(pids[1], 0)
+    with pytest.raises(EndOfMessages if transport == "ipc" else BrokenError):
+        peers[1].read(10)
+    for rank in (0, 2):
+        peers[rank].write(Message("stop"))
+        with pytest.raises(EndOfMessages):
+            peers[rank].read(10)
+        os.waitpid(pids[rank], 0)
+    close(*peers.values())
+
+
+class Relay:
+    """A TCP relay whose connections can be cut, while both ends live."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                here, _ = self._server.accept()
+            except OSError:
+                return
+            there = socket.create_connection(("127.0.0.1", self._port))
+            self._ends += [here, there]
+            for one, other in ((here, there), (there, here)):
+                self._threads.append(threading.Thread(target=self._carry, args=(one, other)))
+                self._threads[-1].start()
+
+    @staticmethod
+    def _carry(one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        except OSError:
+            pass
+
+    def cut(self) -> None:
+        """Cut every connection."""
+        while self._ends:
+            end = self._ends.pop()
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            end.close()
+
+    def close(self) -> None:
+        """Stop."""
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_connection_that_is_cut_again_and_again() -> None:
+    """Over tcp everything arrives all the same, once and in order, both ways."""
+    with ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
+        endpoint = str(listener.address.details["endpoint"])
+        relay = Relay(int(endpoint.rpartition(":")[2]))
+        details = {**listener.address.details, "endpoint": f"tcp://127.0.0.1:{relay.port}"}
+        address = Address(details, key=listener.address.key)
+        with ThreadPoolExecutor(1) as pool:
+            task = pool.submit(ZmqCommunicator.connect, address)
+            ours, theirs = listener.accept(timeout=10), task.result(10)
+
+    def write(writer: Communicator) -> None:
+        for number in range(2000):
+            writer.write(Message((number, bytes(5000))), 20)
+
+    def read(reader: Communicator) -> list[int]:
+        return [reader.read(20).contents[0] for _ in range(2000)]  # type: ignore[index]
+
+    with ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(read, ours), pool.submit(read, theirs)]
+        writing = [pool.submit(write, ours), pool.submit(write, theirs)]
+        for _ in range(3):
+            time.sleep(0.05)  # wherever it is cut
+            relay.cut()
+        for future in writing:
+            future.result(30)
+        for future in work:
+            assert future.result(30) == list(range(2000))
+    close(ours, theirs)
+    relay.close()
+
+
+class TestStrangers:
+    """Those who lack the key."""
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_a_wrong_key(self, transport: str, tmp_path: Path) -> None:
+        """It is refused, nothing that it sends is heard, and the next good one is served."""
+        settings = ZmqSettings(transport=transport, directory=tmp_path, connect_timeout=3.0)  # type: ignore[arg-type]
+        with ZmqCommunicator.listen(settings) as listener, ZmqCommunicator.listen(settings) as another:
+            server = listener.address.key[:40]
+            wrong = server + another.address.key[40:] if transport == "tcp" else another.address.key
+            with ThreadPoolExecutor(1) as pool:
+                task = pool.submit(ZmqCommunicator.connect, Address(listener.address.details, key=wrong))
+                with pytest.raises(TimeoutError):
+                    listener.accept(timeout=0.5)
+                assert isinstance(task.exception(10), AuthenticationError)
+            close(*come(listener))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_tcp_listens_where_it_says(self) -> None:
+        """On the loopback interface, and nowhere else."""
+        with ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
+            port = int(str(listener.address.details["endpoint"]).rpartition(":")[2])
+            lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            lines += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+            bound = {line[1] for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A"}
+        assert bound <= {f"0100007F:{port:04X}", f"0000000000000000FFFF00000100007F:{port:04X}"}
+        assert bound
+
+    def test_the_directory_is_private(self, tmp_path: Path) -> None:
+        """Nobody else can enter it; once the peer has come there is no way to its socket."""
+        with ZmqCommunicator.listen(ZmqSettings(directory=tmp_path)) as listener:
+            (directory,) = listener.directories
+            assert directory.stat().st_mode & 0o777 == 0o700
+            ends = come(listener)
+            assert [path.name for path in directory.iterdir()] == ["socket"]
+            close(*ends)
+
+    def test_the_key_is_not_shown(self) -> None:
+        """Not in the details, which anybody may see, nor in the repr."""
+        with ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
+            shown = repr(listener.address) + repr(listener.address.details)
+            for start in (0, 40, 80):
+                assert listener.address.key[start : start + 40].decode() not in shown
+
+
+LADDER = """
+import os, resource, sys, threading
+from tasklink_zmq import ZmqCommunicator
+from tasklink_zmq.settings import ZmqSettings
+from tasklink.message import Message
+from tasklink.rendezvous.timer import Timer
+import tasklink_zmq.listener, tasklink_zmq.task_side
+free, transport = int(sys.argv[1]), sys.argv[2]
+top = os.dup(0)
+os.close(top)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+before = len(os.listdir("/dev/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (top + free, hard))
+try:
+    with ZmqCommunicator.listen(ZmqSettings(transport=transport)) as listener:
+        ends = []
+        def connect():
+            try:
+                ends.append(ZmqCommunicator.connect(listener.address))
+            except Exception as error:
+                ends.append(error)
+        thread = threading.Thread(target=connect)
+        thread.start()
+        try:
+            ends.append(listener.accept(timeout=1))
+        finally:
+            thread.join()
+            for end in ends:
+                if not isinstance(end, Exception):
+                    end.close()
+except (OSError, TimeoutError) as error:
+    print("refused:", error)
+else:
+    print("success")
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+assert len(os.listdir("/dev/fd")) == before
+"""
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("free", [0, 1, 2, 3, 5, 8, 13, 20, 40, 60, 120])
+def test_few_descriptors(free: int, transport: str, tmp_path: Path) -> None:
+    """However few are free, there is an OSError or success; libzmq never gets to abort the process."""
+    command = [sys.executable, "-c", LADDER, str(free), transport]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": "/tmp"})
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "success\n" or run.stdout.startswith("refused: ")
+    assert free < 120 or run.stdout == "success\n"
+
+
+class TestSettings:
+    """The table `[communicators.zmq]`."""
+
+    def test_all_of_them(self, tmp_path: Path) -> None:
+        """Sizes, durations and paths are text in a config."""
+        table = {
+            "transport": "tcp", "host": "127.0.0.1", "directory": str(tmp_path), "high_water": "2 MiB",
+            "linger": "500 ms", "connect_timeout": "3 s", "peer_timeout": "4 s",
+        }  # fmt: skip
+        settings = Registry().settings("zmq", table)
+        assert settings == ZmqSettings(
+            transport="tcp", directory=tmp_path, high_water=2 << 20, linger=0.5, connect_timeout=3.0, peer_timeout=4.0
+        )  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("wrong", "words"),
+        [
+            ({"transport": "udp"}, "transport = 'udp': allowed are ipc, tcp"),
+            ({"high_water": 10}, r"high_water = 10 bytes: allowed is 1048576 \(1 MiB\) or more"),
+            ({"linger": -1.0}, "linger = -1 s: allowed is 0 s up"),
+            ({"peer_timeout": 0.0}, "peer_timeout = 0 s: allowed is more than 0 s up"),
+        ],
+    )
+    def test_wrong_ones(self, wrong: dict[str, Any], words: str) -> None:
+        """The error says what is allowed."""
+        with pytest.raises(ConfigError, match=words):
+            ZmqSettings(**wrong)
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost", "*", "192.0.2.1"])
+    def test_hosts_that_are_refused(self, host: str) -> None:
+        """All interfaces at once, names, and addresses that are not this machine's."""
+        with pytest.raises(ConfigError, match="host"):
+            ZmqCommunicator.listen(ZmqSettings(transport="tcp", host=host))
+
+    def test_a_path_that_is_too_long(self, tmp_path: Path) -> None:
+        """The error comes before the Task is started."""
+        place = tmp_path / ("x" * 100)
+        place.mkdir()
+        with pytest.raises(ConfigError, match=r"`directory` in \[communicators.zmq\]"):
+            ZmqCommunicator.listen(ZmqSettings(directory=place))
+
+
+class TestRuns:
+    """Through an Executor."""
+
+    @pytest.mark.parametrize("prefix", [(), ("sh", "-c", '"$@"', "sh")])
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_behind_a_launcher(self, transport: str, prefix: tuple[str, ...]) -> None:
+        """No descriptors are needed, so any launcher will do."""
+        with Executor("zmq", settings={"zmq": {"transport": transport}}) as executor:
+            result = executor.run(TaskSpec(run=lambda text: text.upper(), prefix=prefix), text="hello")
+        assert (result.status, result.value, result.lost) == (Status.COMPLETED, "HELLO", 0)
+
+    def test_without_pyzmq(self, tmp_path: Path) -> None:
+        """A Task in a Python that lacks it says so, names that Python, and what to do."""
+        (tmp_path / "zmq.py").write_text("raise ImportError('there is none here')")
+        python = Path(sys.executable).resolve()
+        with Executor("zmq") as executor:
+            foreign = executor.run(TaskSpec(run="os:getpid", python=python, env={"PYTHONPATH": str(tmp_path)}))
+        assert foreign.status is Status.NOT_STARTED
+        assert isinstance(foreign.error, TaskNotStartedError)
+        assert "pyzmq cannot be imported (there is none here): " in str(foreign.error)
+        assert f"{python.name} -m pip install pyzmq" in str(foreign.error)
