@@ -11,11 +11,12 @@ import psutil
 import pytest
 
 from tasklink import Executor
+from tasklink.registry import Registry
 
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
 
 # Each must behave exactly as the others do.
-PROTOCOLS = {"unix": ["unix"], "pipe": ["pipe"], "both": ["pipe", "unix"]}
+PROTOCOLS = {"unix": ["unix"], "pipe": ["pipe"], "zmq": ["zmq"], "both": ["pipe", "unix"]}
 
 
 @pytest.fixture
@@ -30,10 +31,16 @@ def protocol(request):
     return PROTOCOLS[request.param]
 
 
-@pytest.fixture(params=["unix", "pipe"])
+@pytest.fixture(params=["unix", "pipe", "zmq"])
 def alone(request):
     """One communicator, for what takes long: together they do what each does alone."""
     return [request.param]
+
+
+@pytest.fixture
+def accepted_is_delivered(protocol):
+    """Whether a message is delivered once its `write` has returned; if not, once the Task has ended in good order."""
+    return all(Registry().get(name).capabilities.delivery == "write" for name in protocol)
 
 
 @pytest.fixture

@@ -19,8 +19,11 @@ TASKS = str(Path(__file__).parent / "tasks")
 
 
 @pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
-def test_killed_at_a_random_moment(protocol, tmp_path, size):
-    """After kill -9 at any moment, every message whose write returned is there, once and in order, within 100 ms."""
+def test_killed_at_a_random_moment(protocol, accepted_is_delivered, tmp_path, size):
+    """After kill -9 at any moment, every message whose write returned is there, once and in order, within 100 ms.
+
+    Where only closing delivers, what is there is the beginning of what was written, without a gap.
+    """
     ledger = tmp_path / "ledger"
     chance = random.Random(20261123)
     delays = []
@@ -35,7 +38,8 @@ def test_killed_at_a_random_moment(protocol, tmp_path, size):
             numbers = [message.contents[0] for message in result.messages if message.signal is None]
             assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")
             assert numbers == list(range(len(numbers)))
-            assert accepted <= len(numbers) <= accepted + 1
+            assert len(numbers) <= accepted + 1
+            assert accepted <= len(numbers) or not accepted_is_delivered
             assert result.lost == 0
     # Reading and unpacking what was still in the kernel is part of it; the slowest of a hundred may be the machine's.
     assert sorted(delays)[-2] < 0.1
@@ -54,14 +58,16 @@ def _kill_after(future, seconds):
 
 @pytest.mark.parametrize("size", [1_000, 1_000_000, 100_000_000])
 @pytest.mark.parametrize("how", ["return", "sys.exit", "os._exit"])
-def test_exit_right_after_a_message(executor, how, size):
-    """However a Task exits right after its last message, all of it arrives."""
+def test_exit_right_after_a_message(executor, accepted_is_delivered, how, size):
+    """However a Task exits right after its last message, all of it arrives; or else what an orderly end delivers."""
     count = 1 if size > 1_000_000 else 20
     for _ in range(1 if size > 1_000_000 else 5):
         result = executor.run("sample_tasks:end_by", how=how, count=count, size=size)
-        assert [(number, len(data)) for number, data in (message.contents for message in result.messages)] == [
-            (number, size) for number in range(count)
-        ]
+        arrived = [(number, len(data)) for number, data in (message.contents for message in result.messages)]
+        sent = [(number, size) for number in range(count)]
+        if how == "os._exit" and not accepted_is_delivered:
+            sent = sent[: len(arrived)]
+        assert arrived == sent
         assert result.lost == 0
 
 

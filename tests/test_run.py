@@ -149,7 +149,9 @@ class TestHowItEnds:
     def test_result_that_cannot_be_read(self, executor, tmp_path):
         """A result of a class that is missing here fails the run, and says what is missing."""
         (tmp_path / "only_there.py").write_text("class Thing: pass\ndef make(): return Thing()\n")
-        spec = TaskSpec(run="only_there:make", env={"PYTHONPATH": str(tmp_path)}, python=Path(sys.executable).resolve())
+        # With the packages of this environment at its end: a communicator may need one of them.
+        path = os.pathsep.join([str(tmp_path), *(folder for folder in sys.path if folder.endswith("site-packages"))])
+        spec = TaskSpec(run="only_there:make", env={"PYTHONPATH": path}, python=Path(sys.executable).resolve())
         result = executor.run(spec)
         assert result.status is Status.FAILED
         assert isinstance(result.error.exception, DecodeError)
@@ -171,22 +173,24 @@ class TestHowItEnds:
             ("segfault", Status.CRASHED, TaskCrashedError, None),
         ],
     )
-    def test_end(self, executor, how, status, error, code):
+    def test_end(self, executor, accepted_is_delivered, how, status, error, code):  # noqa: PLR0917 - a row of a table
         """However a Task ends, what it reported before is there, and the status says how."""
         result = executor.run("sample_tasks:end_by", how=how)
         assert (result.status, result.exit_code) == (status, code)
-        assert [message.contents[0] for message in result.messages] == [0, 1, 2]
+        numbers = [message.contents[0] for message in result.messages]
+        in_good_order = how in {"return", "sys.exit", "sys.exit(3)"}
+        assert numbers == ([0, 1, 2] if in_good_order or accepted_is_delivered else [0, 1, 2][: len(numbers)])
         assert result.lost == 0
         if error is not None:
             with pytest.raises(error, match="end_by"):
                 result.value_or_raise()
 
-    def test_crash_names_signal_and_last_lines(self, executor):
+    def test_crash_names_signal_and_last_lines(self, executor, accepted_is_delivered):
         """A crash names its signal, and Python's own account of it."""
         result = executor.run("sample_tasks:end_by", how="segfault")
         assert result.signal_name == "SIGSEGV"
         assert "SIGSEGV" in str(result.error)
-        assert "after 3 messages" in str(result.error)
+        assert "after 3 messages" in str(result.error) or not accepted_is_delivered
         assert b"end_by" in result.stderr  # faulthandler's stack
 
     @pytest.mark.parametrize(
