@@ -49,7 +49,8 @@ def test_plugin_from_its_wheel(name, uv, wheels, tmp_path):
         uv, "pip", "install", "--quiet", "--python", python, *chosen, "pytest", "pytest-timeout", "hypothesis", "psutil"
     )
     # From another folder, so that nothing of the checkout is imported.
-    value = call(python, "-c", "from tasklink import Executor; print(Executor().run('os:getpid').status)", cwd=tmp_path)
+    code = f"from tasklink import Executor; print(Executor({name!r}).run('os:getpid').status)"
+    value = call(python, "-c", code, cwd=tmp_path)
     assert value == "completed\n"
     assert name in call(environment / "bin/tasklink", "plugins", cwd=tmp_path)
     tests = shutil.copytree(ROOT / "plugins" / name / "tests", tmp_path / "tests")
