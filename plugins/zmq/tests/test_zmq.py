@@ -482,6 +482,68 @@ def test_few_descriptors(free: int, transport: str, tmp_path: Path) -> None:
     assert free < 120 or run.stdout == "success\n"
 
 
+INTERRUPTED = """
+import os, random, signal, threading
+from tasklink import codec
+from tasklink.message import Message
+from tasklink_zmq import ZmqCommunicator
+from tasklink_zmq.settings import ZmqSettings
+listener = ZmqCommunicator.listen(ZmqSettings())
+ends = []
+connecting = threading.Thread(target=lambda: ends.append(ZmqCommunicator.connect(listener.address)))
+connecting.start()
+reader = listener.accept(10)
+connecting.join()
+(writer,) = ends
+armed = False
+class Interrupt(KeyboardInterrupt):
+    pass
+def handler(*_):
+    global armed
+    if armed:
+        armed = False
+        raise Interrupt
+signal.signal(signal.SIGALRM, handler)
+read = []
+def drain():
+    while True:
+        number, data = reader.read(20).contents
+        if number < 0:
+            return
+        assert data == bytes([number % 256]) * len(data)
+        read.append(number)
+draining = threading.Thread(target=drain)
+draining.start()
+chance = random.Random(1)
+returned, interrupted = set(), set()
+for number in range(1500):
+    size = chance.choice([10, 10, 5000, 100_000, 20_000_000 if number % 100 == 0 else 10])
+    message = Message((number, bytes([number % 256]) * size))
+    message.payload = codec.encode(message.contents)
+    armed = True
+    try:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 6e-5 if size < 10_000 else 1e-3))
+        writer.write(message, 20)
+        returned.add(number)
+        armed = False
+    except Interrupt:
+        interrupted.add(number)
+last = threading.Thread(target=lambda: writer.write(Message((-1, b"")), 20))
+last.start()
+last.join(20)
+draining.join(20)
+missing = returned - interrupted - set(read)
+print(read == sorted(set(read)), missing, draining.is_alive(), len(interrupted) > 50, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_handler_that_raises_at_any_moment_of_a_write() -> None:
+    """That message arrives once or not at all, all others once and in order, and no lock stays taken."""
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert run.stdout == "True set() False True\n", run.stderr
+
+
 class TestSettings:
     """The table `[communicators.zmq]`."""
 
