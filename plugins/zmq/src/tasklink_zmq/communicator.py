@@ -66,7 +66,7 @@ LEAST_LIBZMQ = (4, 3, 3)
 # A body up to this size goes in one part with its head: to copy it is quicker than to send another part.
 SMALL_BYTES = 8 << 10
 # Up to this size a message goes in one piece, each buffer of which arrives in the memory that it keeps.
-WHOLE_BYTES = 16 << 20
+WHOLE_BYTES = 17 << 20
 # Pieces of one message that may be under way.
 PIECES_AHEAD = 8
 # What a unit costs beside its bytes, on both sides.

@@ -51,7 +51,7 @@ INTERRUPTED = "a signal handler or a finalizer interrupted this thread in the sa
 # A context takes 9 descriptors for itself and its first socket; listening, a monitor and a connection take the rest.
 DESCRIPTORS = 20
 # Frames of one size that wait to be used again, and how many bytes of them at most.
-_SPARE_BYTES = 16 << 20
+_SPARE_BYTES = 34 << 20
 
 
 def check_descriptors(count: int = DESCRIPTORS) -> None:
