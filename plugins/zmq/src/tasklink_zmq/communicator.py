@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from tasklink.communicator import Listener
     from tasklink.errors import CommunicatorError
+    from tasklink.message import Message
     from tasklink_zmq.exchange import Exchange
     from tasklink_zmq.settings import ZmqSettings
 
@@ -145,7 +146,7 @@ class ZmqCommunicator(FramedCommunicator):
         self._asked_for = 0  # the peer wants to know when this one was
         self._ended = False  # nothing more will come
         self._decoder = framing.FrameDecoder()
-        self._frames: Iterator[framing.Frame] = iter(())
+        self._messages: Iterator[Message] = iter(())
         self._failure: CommunicatorError | None = None
         self._writers: list[Doorbell] = []  # of the threads that wait to write
         self._reading = RLock()
@@ -185,24 +186,24 @@ class ZmqCommunicator(FramedCommunicator):
 
     # Reading
 
-    def receive(self, timeout: float | None) -> framing.Frame:
+    def receive(self, timeout: float | None) -> Message:
         """Wait for one frame; see `FramedCommunicator.receive`."""
         deadline = _deadline(timeout)
         self._exchange.check_thread()
         _take(self._reading, deadline)
         try:
-            return self._next_frame(deadline)
+            return self._next_message(deadline)
         finally:
             self._reading.release()
             if self._flushed:
                 self._release()
 
-    def _next_frame(self, deadline: float | None) -> framing.Frame:
+    def _next_message(self, deadline: float | None) -> Message:
         while True:
-            frame = next(self._frames, None)
-            if frame is not None:
+            message = next(self._messages, None)
+            if message is not None:
                 self.check_usable()
-                return frame
+                return message
             unit = self._next_unit()
             if unit is None:
                 self._wait_to_read(deadline)
@@ -210,7 +211,7 @@ class ZmqCommunicator(FramedCommunicator):
             try:
                 if unit.kind == units.MESSAGE:
                     return framing.decode(unit.buffers())
-                self._frames = iter(self._decoder.feed(unit.parts[0] if unit.parts else unit.rest))
+                self._messages = iter(self._decoder.feed(unit.parts[0] if unit.parts else unit.rest))
             except (BrokenError, ProtocolError) as error:
                 self._failure = type(error)(*error.args)
                 raise
