@@ -16,7 +16,7 @@ from tasklink.registry import Registry
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
 
 # Each must behave exactly as the others do.
-PROTOCOLS = {"unix": ["unix"], "pipe": ["pipe"], "zmq": ["zmq"], "both": ["pipe", "unix"]}
+PROTOCOLS = {"unix": ["unix"], "pipe": ["pipe"], "shm": ["shm"], "zmq": ["zmq"], "both": ["pipe", "unix"]}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def protocol(request):
     return PROTOCOLS[request.param]
 
 
-@pytest.fixture(params=["unix", "pipe", "zmq"])
+@pytest.fixture(params=["unix", "pipe", "shm", "zmq"])
 def alone(request):
     """One communicator, for what takes long: together they do what each does alone."""
     return [request.param]

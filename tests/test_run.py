@@ -244,10 +244,11 @@ class TestHowItEnds:
         assert result.value == "returned"
         assert [message.contents for message in result.messages] == ["late"]
 
-    def test_descriptors_closed_under_us(self, executor):
-        """A Task that closes all descriptors has no result, and does not hang."""
+    def test_descriptors_closed_under_us(self, executor, protocol):
+        """A Task that closes all descriptors does not hang, and has no result but where none is needed to send it."""
         result = executor.run(TaskSpec(run="sample_tasks:close_everything", timeout=20))
-        assert result.status in {Status.CRASHED, Status.NO_RESULT}
+        needs_none = protocol == ["shm"]  # memory stays mapped
+        assert result.status in {Status.COMPLETED if needs_none else Status.NO_RESULT, Status.CRASHED}
 
 
 class TestSpeakingAndHearing:

@@ -32,10 +32,11 @@ def _brought(package):
 def compiled():
     """Have the Task side compiled, as it is wherever tasklink is installed; some machines forbid it by a variable."""
     import tasklink_pipe
+    import tasklink_shm
     import tasklink_unix
     import tasklink_zmq
 
-    packages = (tasklink, tasklink_pipe, tasklink_unix, tasklink_zmq)
+    packages = (tasklink, tasklink_pipe, tasklink_shm, tasklink_unix, tasklink_zmq)
     folders = [str(Path(package.__file__).parent) for package in packages]
     subprocess.run([sys.executable, "-m", "compileall", "-q", *folders], check=True)
 
