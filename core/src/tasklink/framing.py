@@ -131,9 +131,11 @@ def decode_joined(data: bytes) -> Message:
         ProtocolError: the bytes are not what `encode` makes, joined.
     """
     size = len(data)
-    messages: list[Message] = []
-    if _take_plain(data, 0, size, size, messages) == size and len(messages) == 1:
-        return messages[0]
+    if size >= _PLAIN.size:
+        tag, rank, length, sequence, after, sent_ns, codec, count, body = _PLAIN.unpack_from(data)
+        plain = tag == _PLAIN_TAG and count == 1 and codec <= 0xFF
+        if plain and body == size - _PLAIN.size and length == size - PREFIX.size:
+            return _message(rank, sequence, after, sent_ns, codec, None, [data[_PLAIN.size :]])
     rank, header, lengths = _decode_head(data)
     if size != header.size + header.payload:
         raise ProtocolError(f"a message says it has {header.size + header.payload} bytes, and comes with {size}")
@@ -181,16 +183,22 @@ def _take_plain(data: Buffer, start: int, end: int, largest: int, messages: list
             break
         if stop > end:
             break
-        message = Message()
-        message.rank = rank
-        message.sequence = sequence
-        message.after = after
-        message.sent_ns = sent_ns
-        message.codec = codec
-        message.buffers = [data[body:stop]]
-        messages.append(message)
+        messages.append(_message(rank, sequence, after, sent_ns, codec, None, [data[body:stop]]))
         start = stop
     return start
+
+
+def _message(  # noqa: PLR0917 - in the order of the wire; keywords cost time in the hottest place there is
+    rank: int, sequence: int, after: int, sent_ns: int, codec: int, signal: str | None, buffers: list[Buffer]
+) -> Message:
+    message = Message(None, signal)
+    message.rank = rank
+    message.sequence = sequence
+    message.after = after
+    message.sent_ns = sent_ns
+    message.codec = codec
+    message.buffers = buffers
+    return message
 
 
 def split(buffers: Sequence[Buffer], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Buffer]]:
@@ -501,12 +509,7 @@ class _Header:
             raise ProtocolError(f"a frame says it has {length} bytes; its parts have {expected}")
 
     def message(self, rank: int, buffers: list[Buffer]) -> Message:
-        message = Message.encoded(self.codec, buffers, self.signal)
-        message.sequence = self.sequence
-        message.after = self.after
-        message.sent_ns = self.sent_ns
-        message.rank = rank
-        return message
+        return _message(rank, self.sequence, self.after, self.sent_ns, self.codec, self.signal, buffers)
 
 
 class _Assembly:

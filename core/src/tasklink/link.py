@@ -129,8 +129,7 @@ class Link:
         self.members.append(member)
         self._ways = {}
         self._limited = self._limited or _limit(member) is not None
-        # What was read alone until now may have work that does not show in its descriptor.
-        self._with_work = [member for member in self.members if member.readable]
+        self.look_everywhere()  # what was read alone until now may have work that does not show in its descriptor
         if self._selector is not None:
             self._selector.register(member.descriptor, 1)
 
@@ -267,6 +266,14 @@ class Link:
             self._ready.reverse()
         return self._ready.pop()
 
+    def look_everywhere(self) -> None:
+        """Have the next reads ask every member, whether its descriptor says that it has work or not.
+
+        A descriptor may be late to tell, as that of an attentive reader of shared memory; when the peer is dead,
+        nobody waits for it any more.
+        """
+        self._with_work = [member for member in self.members if member.readable]
+
     def fileno(self) -> int:
         """A descriptor that is readable when `read` has work; not when all that is left is to raise EndOfMessages."""
         if self._selector is None:
@@ -317,9 +324,9 @@ class Link:
         if self._closed:
             raise _closed()
         readable = [member for member in self.members if member.readable]
-        if not readable or self._waits_in_vain(readable):
-            found = [message for _, ledger in sorted(self._ledgers.items()) for message in ledger.settle()]
-            if found:
+        if self._some_ended:
+            found = self._look_for_lost([member for member in readable if member.carries_messages])
+            if found is not None:
                 return found
         if not readable:
             raise EndOfMessages
@@ -426,18 +433,32 @@ class Link:
             ledger = self._ledgers[rank] = Ledger()
         return ledger
 
-    def _waits_in_vain(self, readable: list[Member]) -> bool:
-        """Whether something is missing that was lost with a member that has ended.
+    def _look_for_lost(self, ways: list[Member]) -> list[Message] | None:
+        """See whether something is waited for that was lost with a member that has ended, and wait no longer then.
 
         What a message waits for was written before it. So where writing is arriving, it can be read when the message
         has been; and if nothing can be read any more, it is not there.
+
+        Args:
+            ways: where messages may still come from.
+
+        Returns:
+            what can be delivered now; None when there is no reason to go on in another way than ever.
         """
-        if not (self._some_ended and any(ledger.holds for ledger in self._ledgers.values())):
-            return False
-        ways = [member for member in readable if member.carries_messages]
+        if not any(ledger.holds for ledger in self._ledgers.values()):
+            return None
         if len(ways) > 1 and any(member in ways for member in self._with_work):
-            return False
-        return all(map(_is_prompt, ways)) and not _poll(ways, 0)
+            return None
+        if not all(map(_is_prompt, ways)):
+            return None
+        for member in ways:  # a descriptor may be late to tell of what can be read already
+            try:
+                return self._read_member(member, 0)
+            except TimeoutError:
+                pass
+        if _poll(ways, 0):
+            return None  # a large message is on its way
+        return [message for _, ledger in sorted(self._ledgers.items()) for message in ledger.settle()]
 
     def _stop_reading(self, member: Member) -> None:
         member.readable = False

@@ -196,6 +196,7 @@ class Run:
         Only bytes bound it, so that a machine under load loses nothing: more than the channels can hold was written
         afterwards, by a descendant that goes on.
         """
+        self._link.look_everywhere()
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
         output, messages = DRAINED_OUTPUT, DRAINED_MESSAGES
