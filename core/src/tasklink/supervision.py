@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from tasklink.plan import Plan
     from tasklink.process import Process
 
-# More than any pipe and any socket buffer holds. See `Run._drain`.
+# More than the channels of a dead Task hold. See `Run._drain`.
 DRAINED_OUTPUT = 32 << 20
-DRAINED_MESSAGES = 512 << 20
+DRAINED_MESSAGES = 1 << 30
+# What one message counts for at most: what lies in a channel may be the end of a much larger one.
+COUNTED_OF_A_MESSAGE = 16 << 20
 # For messages that must not hold up the loop: a Task that listens takes them at once.
 CONTROL_SECONDS = 0.1
 # Between telling a Task that Ctrl-C was pressed and killing it.
@@ -212,7 +214,7 @@ class Run:
                 if message.signal in vocabulary.OUTPUT:
                     output -= size
                 else:
-                    messages -= size + framing.PREFIX.size
+                    messages -= min(size, COUNTED_OF_A_MESSAGE) + framing.PREFIX.size
                 if output < 0:
                     self._link.stop_reading_output()
                 self._reception.take(message)
