@@ -4,8 +4,11 @@ A reader that sleeps is woken by the system: 30 us on a virtual machine, twice t
 the writer pays a good part of it. A reader that looks again for a while gets the message 1 us after it was written,
 but has a processor for itself meanwhile. That is worth it while messages come soon after each other and there is a
 processor to spare, and never otherwise. So it is tried for 50 us at most, and what came of it decides about the next
-time: where the peer takes longer, or runs on the same processor (which the reader then keeps from it), looking again
-fails, and is soon tried but rarely.
+time. Where the peer takes longer, or is on the same processor (which the reader then keeps from it), looking again
+fails; after some failures in a row it is tried now and then, and then hardly ever, until it succeeds.
+
+What is allowed to this process (`os.sched_getaffinity`) is not asked: two sides that are pinned to a processor each
+may look again, and two that are pinned to the same one find out that it does not pay.
 
 A process with several threads sleeps at once: a thread that looks again would hold the interpreter's lock against the
 thread that computes.
@@ -19,39 +22,62 @@ import os
 from _thread import _count as other_threads
 from time import monotonic
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
 # A peer written in Python needs 3 us to 30 us for an answer; more than this is not met by chance.
 SPIN_SECONDS = 50e-6
-_TRUST = 8  # how many failures in a row it takes to stop trying
-_PROBE = 32  # then, one time out of so many is tried
+
+_TRUSTED = 8  # failures in a row before it is tried only now and then:
+_PROBE = 32  # one time out of so many, then of twice as many, and so on
+_LEAST_PROBE = 4096
 
 
 class Spin:
-    """How long a reader looks again, learned from how that went.
+    """Looks again for a reader, as long as that pays.
 
     Args:
-        seconds: at most, at a time.
+        seconds: for how long at a time; 0: never.
     """
 
+    __slots__ = ("_every", "_failures", "_seconds", "_skipped")
+
     def __init__(self, seconds: float = SPIN_SECONDS) -> None:
-        spare = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
-        self._seconds = seconds if spare else 0.0
-        self._trust = _TRUST
-        self._sleeps = 0
+        self._seconds = seconds if (os.cpu_count() or 1) > 1 else 0.0
+        self._failures = 0
+        self._every = _PROBE
+        self._skipped = 0
 
-    def deadline(self) -> float:
-        """Until when (`time.monotonic`) to look again; 0.0: sleep at once."""
-        if not self._seconds or other_threads():
-            return 0.0
-        if self._trust <= 0:
-            self._sleeps += 1
-            if self._sleeps % _PROBE:
-                return 0.0
-        return monotonic() + self._seconds
+    def look(self, glance: Callable[[], object], deadline: float | None = None) -> bool:
+        """Look again and again, if that is worth it.
 
-    def succeeded(self) -> None:
-        """Take note that something came while looking."""
-        self._trust = _TRUST
+        Args:
+            glance: gives something true when there is something.
+            deadline: when to stop at the latest, on the monotonic clock.
 
-    def failed(self) -> None:
-        """Take note that nothing came."""
-        self._trust -= 1
+        Returns:
+            whether there is something.
+        """
+        if not self._seconds or other_threads() or self._is_vain():
+            return False
+        end = monotonic() + self._seconds
+        if deadline is not None and deadline < end:
+            end = deadline
+        while not glance():
+            if monotonic() >= end:
+                self._failures += 1
+                return False
+        self._failures = 0
+        self._every = _PROBE
+        return True
+
+    def _is_vain(self) -> bool:
+        if self._failures < _TRUSTED:
+            return False
+        self._skipped += 1
+        if self._skipped < self._every:
+            return True
+        self._skipped = 0
+        self._every = min(2 * self._every, _LEAST_PROBE)
+        return False

@@ -74,11 +74,13 @@ class StreamCommunicator(FramedCommunicator):
         self._outgoing: _Outgoing | None = None
         self._given_up = False  # on a message in pieces, and the peer has not been told yet
         self._released = False
-        self._spin = Spin()
         self._drained = True  # what had come was read
         self._arrival = select.poll()
         self._arrival.register(reader, select.POLLIN)
         self._arrival.register(self._bell, select.POLLIN)
+        self._spin = Spin()
+        poll = self._arrival.poll
+        self._look = lambda: poll(0)
         self._reading = RLock()
         self._large = RLock()
         self._small = RLock()
@@ -165,13 +167,8 @@ class StreamCommunicator(FramedCommunicator):
         """Wait until there may be something to read: first by looking again, then asleep."""
         poll = self._arrival.poll
         rest = None if deadline is None else min(max(0.0, deadline - monotonic()), _LONGEST_POLL)
-        until = 0.0 if rest == 0 else self._spin.deadline()
-        if until:
-            while monotonic() < until:
-                if poll(0):
-                    self._spin.succeeded()
-                    return
-            self._spin.failed()
+        if rest != 0 and self._spin.look(self._look, deadline):
+            return
         if not poll(None if rest is None else rest * 1000) and rest != _LONGEST_POLL:
             raise TimeoutError("no message has come in time")
         self.check_usable()

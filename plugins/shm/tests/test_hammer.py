@@ -17,6 +17,7 @@ import pytest
 
 from tasklink.errors import EndOfMessages
 from tasklink.message import Message
+from tasklink.spin import Spin
 from tasklink_shm import bell
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ ANSWERS = """
 def test_an_answer_that_comes_while_one_falls_asleep(peer: Callable[..., Any], seconds: float) -> None:
     """There is no other message to wake who missed it: a lost wake-up is the end."""
     with peer(ANSWERS) as (end, _):
-        end._incoming._spinner.stop()
+        end._incoming._spin = Spin(0.0)
         end._incoming._quiet = 0.0
         until = time.monotonic() + seconds
         count = 0

@@ -190,7 +190,7 @@ class TestMemory:
         seen = [0, 1]
         for direction in (layout.EXECUTOR, layout.TASK):
             lane = layout.Lane(direction, RING)
-            seen += [lane.asleep, lane.read, lane.cpu, lane.full, lane.short]
+            seen += [lane.asleep, lane.read, lane.full, lane.short]
             seen += [first + slot for first in (lane.received, lane.released) for slot in range(layout.SLOTS)]
         assert len(set(seen)) == len(seen)
         assert max(seen) * 8 < layout.HEADER_BYTES

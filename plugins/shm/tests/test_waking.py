@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasklink.message import Message
-from tasklink_shm import spin
 from tasklink_shm.bell import Bell
 
 if TYPE_CHECKING:
@@ -150,48 +149,6 @@ class TestRinging:
                 assert executor.read(20).contents == number
             echoing.result(5)
             assert time.monotonic() - start < 15, "who is not woken looks once more after 20 seconds"
-
-
-class TestSpinning:
-    """Only when a CPU is to spare."""
-
-    def test_not_beside_other_threads(self, both_ends: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who spins keeps Python's other threads from running."""
-        with both_ends(spin=1.0) as (executor, _), ThreadPoolExecutor(1) as pool:
-            assert pool.submit(executor._incoming._spinner.spin, 1 << 8, None).result(5) is False
-
-    def test_not_against_a_peer_on_the_same_cpu(
-        self, both_ends: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Each side says where it is, and looks where the other was."""
-        monkeypatch.setattr(spin, "_count", lambda: 0)
-        monkeypatch.setattr("os.cpu_count", lambda: 2)
-        monkeypatch.setattr(spin, "_cpu_teller", lambda: lambda: 0)
-        with both_ends(spin=0.001) as (executor, task):
-            spinner, words = executor._incoming._spinner, executor._memory.words
-            empty = executor._incoming.position >> 3
-            assert spinner.spin(empty, None) is False
-            assert spinner._in_vain == 1, "it looked, for the other side has not said where it is"
-            assert task._incoming._spinner.spin(task._incoming.position >> 3, None) is False
-            assert spinner.spin(empty, None) is False
-            assert (spinner._in_vain, task._incoming._spinner._in_vain) == (1, 0), "both are on the same CPU"
-            words[empty] = 1
-            words[spinner._theirs] = 2
-            assert spinner.spin(empty, None) is True
-            words[empty] = 0
-
-    def test_in_vain(self, both_ends: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        """After a few waits in vain it is tried now and then only."""
-        monkeypatch.setattr(spin, "_count", lambda: 0)
-        monkeypatch.setattr("os.cpu_count", lambda: 2)
-        with both_ends(spin=0.01) as (executor, _):
-            looked = []
-            for _ in range(100):
-                start = time.monotonic()
-                executor._incoming._spinner.spin(executor._incoming.position >> 3, None)
-                looked.append(time.monotonic() - start >= 0.01)
-            assert sum(looked[:8]) == 8
-            assert 1 <= sum(looked[20:]) <= 6
 
 
 class TestIdling:

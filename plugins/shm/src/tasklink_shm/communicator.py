@@ -16,6 +16,7 @@ from _thread import RLock
 from tasklink import framing
 from tasklink.communicator import Address, Capabilities, FramedCommunicator
 from tasklink.errors import ClosedError, CommunicatorError, ProtocolError
+from tasklink.spin import Spin
 from tasklink_shm import layout
 from tasklink_shm.bell import Bell
 from tasklink_shm.incoming import Incoming
@@ -23,7 +24,6 @@ from tasklink_shm.layout import FORGET, PARCEL, STREAM, TASK, Memory
 from tasklink_shm.outgoing import Outgoing
 from tasklink_shm.pool import Pool
 from tasklink_shm.shelf import Shelf
-from tasklink_shm.spin import Spinner
 from tasklink_shm.turn import busy, deadline_of, is_mine, take
 
 TYPE_CHECKING = False
@@ -76,7 +76,7 @@ class SharedMemoryCommunicator(FramedCommunicator):
         self._shelf = Shelf(memory, back, self._yard)
         self._incoming = Incoming(
             memory, back, self._bell, self._gate, outgoing=self._outgoing,
-            spinner=Spinner(words, back.cpu, there.cpu, options["spin"]), quiet=options["quiet"],
+            spin=Spin(options["spin"]), quiet=options["quiet"],
             others=self, check=self._check,
         )  # fmt: skip
         self._memory: Memory | None = memory

@@ -9,7 +9,7 @@ sets a flag, and wakes a reader that is asleep. So a reader that goes to sleep l
 
 A reader that finds nothing
 
- 1. looks again for some 50 us, if there is a CPU to spare (`spin`);
+ 1. looks again for some 50 us, if there is a CPU to spare (`tasklink.spin`);
  2. is *attentive*, as long as messages came within the last few milliseconds and it does not wait for an answer to
     what it has written itself: it looks twice in a millisecond, and its writer need not wake it. So to report every
     millisecond costs a Task microseconds, and what it reports is half a millisecond late;
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn, Protocol
 
+    from tasklink.spin import Spin
     from tasklink_shm.bell import Bell
     from tasklink_shm.layout import Lane, Memory
     from tasklink_shm.outgoing import Outgoing
-    from tasklink_shm.spin import Spinner
     from tasklink_shm.watch import Watch
 
     class Others(Protocol):
@@ -75,7 +75,7 @@ class Incoming:
         bell: rung by the writer when this side is asleep.
         gate: rung when there is room.
         outgoing: what this side writes: who has written waits for an answer.
-        spinner: spins.
+        spin: looks again before this side sleeps.
         quiet: for how many seconds without messages a reader stays attentive.
         others: who understands the other records.
         check: raises ClosedError when this side was closed.
@@ -83,7 +83,7 @@ class Incoming:
 
     def __init__(
         self, memory: Memory, lane: Lane, bell: Bell, gate: Bell, *, outgoing: Outgoing,
-        spinner: Spinner, quiet: float, others: Others, check: Callable[[], None],
+        spin: Spin, quiet: float, others: Others, check: Callable[[], None],
     ) -> None:  # fmt: skip
         self._mapping: Any = memory.mapping
         self._whole = memoryview(memory.mapping)
@@ -96,7 +96,7 @@ class Incoming:
         self._gate = gate
         self._full = lane.full
         self._outgoing = outgoing
-        self._spinner = spinner
+        self._spin = spin
         self._quiet = quiet
         self._others = others
         self._check = check
@@ -152,7 +152,6 @@ class Incoming:
         with self._lock:  # the next one finds nothing and asks why
             self.position = 0
             self._words = NOTHING
-            self._spinner.stop()
             self._whole.release()
             self._mapping = None
 
@@ -262,7 +261,8 @@ class Incoming:
             self._find_nothing(now)
             return
         lately = now - self._came < self._quiet
-        if lately and self._spinner.spin(self.position >> 3, deadline):
+        words, place = self._words, self.position >> 3
+        if lately and self._spin.look(lambda: words[place], deadline):
             return
         if self._words[self._full]:
             self._tell(self.position)

@@ -84,14 +84,13 @@ class Lane:
         end: where its ring ends.
         asleep: the reader is to be woken when there is a record (set by the reader, taken back by either side).
         read: up to where the reader has read (the reader's).
-        cpu: on which CPU the reader was when it last began to wait, and 1; 0: not known (the reader's).
         full: the writer is to be woken when there is room (set by the writer, taken back by either side).
         short: the writer is to be woken when a segment has been received or released (as `full`).
         received: `SLOTS` words: how many messages in this segment the reader has received (the reader's).
         released: `SLOTS` words: how many of them it needs no more (the reader's).
     """
 
-    __slots__ = ("asleep", "begin", "cpu", "end", "full", "read", "received", "released", "short")
+    __slots__ = ("asleep", "begin", "end", "full", "read", "received", "released", "short")
 
     def __init__(self, direction: int, ring: int) -> None:
         self.begin = HEADER_BYTES + direction * ring
@@ -99,7 +98,6 @@ class Lane:
         first = _FIRST_WORD + direction * _WORDS_A_DIRECTION
         # What is written often by different sides is kept on different lines of the cache.
         self.asleep, self.read, self.full, self.short = (first + 8 * line for line in range(4))
-        self.cpu = self.read + 1
         self.received = first + 32
         self.released = self.received + SLOTS
 
