@@ -103,8 +103,7 @@ class TestMessages:
         """An empty buffer at the end of a message is no sign of anything."""
         from tasklink import codec
 
-        payload = codec.Payload(codec.RAW, [b"x" * 20_000, b""])
-        pair[1].write(Message.encoded(payload, None))
+        pair[1].write(Message.encoded(codec.RAW, [b"x" * 20_000, b""]))
         assert pair[0].read(10).contents == (b"x" * 20_000, b"")
 
     def test_order_and_threads(self, pair: tuple[Communicator, Communicator]) -> None:
@@ -221,6 +220,19 @@ class TestEnding:
                 theirs.close()
             assert isinstance(reading.exception(10), ClosedError)
             assert isinstance(writing.exception(10), ClosedError)
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_both_close_at_once(self, transport: str, tmp_path: Path) -> None:
+        """Neither waits for ever, though the connection breaks while its last words are on their way."""
+        for number in range(80):
+            with ZmqCommunicator.listen(ZmqSettings(transport=transport, directory=tmp_path)) as listener:  # type: ignore[arg-type]
+                ends = come(listener)
+            closing = [threading.Thread(target=end.close, daemon=True) for end in ends[:: 1 if number % 2 else -1]]
+            for thread in closing:
+                thread.start()
+            for thread in closing:
+                thread.join(10)
+                assert not thread.is_alive()
 
     @pytest.mark.parametrize("inside", [False, True])
     def test_a_peer_that_is_killed(self, tmp_path: Path, inside: bool) -> None:
@@ -519,7 +531,7 @@ returned, interrupted = set(), set()
 for number in range(1500):
     size = chance.choice([10, 10, 5000, 100_000, 20_000_000 if number % 100 == 0 else 10])
     message = Message((number, bytes([number % 256]) * size))
-    message.payload = codec.encode(message.contents)
+    message.codec, message.buffers = codec.encode(message.contents)
     armed = True
     try:
         signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 6e-5 if size < 10_000 else 1e-3))

@@ -50,6 +50,8 @@ _SRCFD = 2
 INTERRUPTED = "a signal handler or a finalizer interrupted this thread in the same call; use another thread"
 # A context takes 9 descriptors for itself and its first socket; listening, a monitor and a connection take the rest.
 DESCRIPTORS = 20
+# What is still on its way out when a socket is closed may take so long.
+LINGER_MILLISECONDS = 1000
 # Frames of one size that wait to be used again, and how many bytes of them at most.
 _SPARE_BYTES = 34 << 20
 
@@ -96,6 +98,9 @@ class Exchange:
         self._routed = kind == zmq.ROUTER
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             self.socket.set(option, 0)  # what waits is bounded by its bytes: see Outbox
+        # Now, not when it is closed: the parts of a socket take what holds when it is bound, or connects. One whose
+        # connection broke would linger for ever, which is the default, and with it whoever ends the context.
+        self.socket.set(zmq.LINGER, LINGER_MILLISECONDS)
         if self._routed:
             self.socket.set(zmq.ROUTER_MANDATORY, 1)
         self.descriptors = [_descriptor(self.socket)]
@@ -264,11 +269,13 @@ class Exchange:
             return
         self.look_around = None
         with self.lock:
+            # Before its reader is closed: libzmq's own thread waits for ever to tell of an event that nobody can read.
+            self.socket.monitor(None, 0)
             for socket in self._others:
                 socket.close(0)
             self.socket.close(int(linger * 1000))
             self._spare.clear()
-        self.context.term()  # waits for the linger at most, as every socket is closed
+        self.context.term()  # waits for the linger at most, as every socket is closed and nothing is told any more
 
 
 def _descriptor(socket: Socket) -> int:
