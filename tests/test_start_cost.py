@@ -51,10 +51,12 @@ def test_light_imports(executor, protocol):
     assert ours <= {f"tasklink.{module}".removesuffix(".__init__") for module in TASK_SIDE}
 
 
-def test_hundred_noop_tasks(alone):
+@pytest.mark.timed
+def test_hundred_noop_tasks(alone, slowness):
     """Tasks that do nothing cost at most 1.25 times an interpreter that imports what any of them needs.
 
-    Over zmq it opens, too, what none can do without: a context, which starts two threads, and a socket.
+    Over zmq it opens, too, what none can do without: a context, which starts two threads, and a socket. Beside other
+    tests it may be 1.5 times: a run has two processes that want a processor, and the interpreter is one.
     """
     needed = "import pickle, socket, struct, threading"
     if alone == ["zmq"]:
@@ -70,4 +72,4 @@ def test_hundred_noop_tasks(alone):
             middle = time.perf_counter()
             subprocess.run(reference, check=True, env=environment)
             ratios.append((middle - begin) / (time.perf_counter() - middle))
-    assert statistics.median(ratios) <= 1.25
+    assert statistics.median(ratios) <= (1.25 if slowness == 1 else 1.5)
