@@ -55,12 +55,12 @@ def test_light_imports(executor, protocol):
 def test_hundred_noop_tasks(alone, slowness):
     """Tasks that do nothing cost at most 1.25 times an interpreter that imports what any of them needs.
 
-    Over zmq it opens, too, what none can do without: a context, which starts two threads, and a socket. Beside other
-    tests it may be 1.5 times: a run has two processes that want a processor, and the interpreter is one.
+    Over zmq it is 1.35 times one that also opens a socket of ZeroMQ: a Task saves `threading`, `socket` and `pickle`,
+    but pyzmq imports them. Beside other tests it may be more: a run has two processes that want a processor.
     """
-    needed = "import pickle, socket, struct, threading"
+    needed, bar = "import pickle, socket, struct, threading", 1.25
     if alone == ["zmq"]:
-        needed += ", hmac, zmq; zmq.Context().socket(zmq.DEALER).close()"
+        needed, bar = f"{needed}, hmac, zmq; zmq.Context().socket(zmq.DEALER).close()", 1.35
     reference = [sys.executable, "-c", needed]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     ratios = []
@@ -72,4 +72,4 @@ def test_hundred_noop_tasks(alone, slowness):
             middle = time.perf_counter()
             subprocess.run(reference, check=True, env=environment)
             ratios.append((middle - begin) / (time.perf_counter() - middle))
-    assert statistics.median(ratios) <= (1.25 if slowness == 1 else 1.5)
+    assert statistics.median(ratios) <= (bar if slowness == 1 else bar + 0.25)
