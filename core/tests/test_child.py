@@ -90,7 +90,9 @@ class TestSpawn:
         before = signal.signal(signal.SIGUSR1, lambda *_: None)
         try:
             lines = output("grep", "-E", "SigBlk|SigIgn", "/proc/self/status").splitlines()
-            assert [int(line.split()[1], 16) for line in lines] == [0, 0]
+            # 32 and 33 are glibc's own; where a library has cancelled a thread, a child ignores the first.
+            own = 1 << 31 | 1 << 32
+            assert [int(line.split()[1], 16) & ~own for line in lines] == [0, 0]
         finally:
             signal.signal(signal.SIGUSR1, before)
 
