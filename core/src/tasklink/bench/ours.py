@@ -117,7 +117,7 @@ class Runs(Contender):
     def _first_message(self, order: Order) -> Values:
         """Run Tasks that report one thing: each from the call to when an observer has it."""
         from tasklink.bench.observing import Watch  # noqa: PLC0415 - as above
-        from tasklink.executor import Executor  # noqa: PLC0415
+        from tasklink.executor import Executor  # noqa: PLC0415 - as above
 
         watch, times = Watch(), []
         with Executor(self._name, observers=[watch]) as executor:
@@ -143,8 +143,8 @@ class Runs(Contender):
     def _capture(self, order: Order) -> Values:
         """Run a program that prints, and have an observer count what comes."""
         from tasklink.bench.errand import printing  # noqa: PLC0415 - as above
-        from tasklink.bench.observing import Watch  # noqa: PLC0415
-        from tasklink.executor import Executor  # noqa: PLC0415
+        from tasklink.bench.observing import Watch  # noqa: PLC0415 - as above
+        from tasklink.executor import Executor  # noqa: PLC0415 - as above
 
         watch = Watch()
         with Executor(self._name, observers=[watch]) as executor:
