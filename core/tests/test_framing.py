@@ -327,6 +327,16 @@ class TestPlainMessages:
         assert fed(iter([data])) == (list(map(fields, messages)), None)
         assert fed(iter([long_way])) == fed(chunks(data, sizes)) == read(data, sizes) == fed(iter([data]))
 
+    @given(plain_messages)
+    def test_the_short_way_makes_what_the_long_one_makes(self, message: Message) -> None:
+        """In one piece; and `decode` takes it as it takes the buffers of the long way."""
+        assert message.buffers is not None
+        plain = framing.encode_plain(
+            message.buffers[0], message.codec, message.sequence, message.after, message.sent_ns, message.rank
+        )
+        assert plain == on_wire(message)
+        assert fields(framing.decode([plain])) == fields(message)
+
     @given(st.lists(plain_messages, max_size=3), plain_messages, st.sampled_from(sorted(SPOILT)))
     @settings(deadline=None, max_examples=200)
     def test_good_ones_come_before_a_spoilt_one(self, before: list[Message], last: Message, field: str) -> None:

@@ -87,10 +87,50 @@ class TestLearning:
                 tried.append(number)
         assert tried == [0, 1, 2, 3, 4, 5, 6, 7, 39, 103, 231, 487, 999]
 
-    def test_until_it_succeeds(self) -> None:
+    def test_until_it_succeeds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Then it is tried every time again."""
-        spinner = Spin(1e-9)
+        clock = Clock(monkeypatch)
+        spinner = Spin(1.0)
+        while clock.looks(spinner, after=2.0):
+            pass
+        while not clock.looks(spinner, after=1e-6):
+            pass
+        assert all(clock.looks(spinner, after=1e-6) for _ in range(100))
+
+    def test_what_is_there_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That says nothing about how long the next one takes, and changes nothing."""
+        clock = Clock(monkeypatch)
+        spinner = Spin(1.0)
         for _ in range(50):
-            spinner.look(lambda: False)
-        assert [spinner.look(lambda: True) for _ in range(200)].index(True) > 0
-        assert all(spinner.look(lambda: True) for _ in range(100))
+            clock.looks(spinner, after=2.0)
+        tried = [spinner.look(lambda: True) for _ in range(200)]
+        assert 0 < tried.count(True) < 5
+
+    def test_on_the_processor_of_the_peer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the system took the processor away between two looks, to have looked again did not pay."""
+        clock = Clock(monkeypatch)
+        spinner = Spin(1.0)
+        tried = [clock.looks(spinner, after=20e-6) for _ in range(100)]
+        assert tried[:8] == [True] * 8
+        assert tried.count(True) < 12
+
+
+class Clock:
+    """A clock that is set by hand, for a Spin to look at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now = 0.0
+        monkeypatch.setattr(spin, "monotonic", lambda: self._now)
+
+    def looks(self, spinner: Spin, after: float) -> bool:
+        """Have a Spin find something with its second look, so many seconds after the first; False if it never looks."""
+        looks = 0
+
+        def glance() -> bool:
+            nonlocal looks
+            looks += 1
+            self._now += after
+            return looks == 2 and after < 1
+
+        spinner.look(glance)
+        return looks > 0

@@ -70,15 +70,17 @@ def decode(codec: int, buffers: list[Buffer]) -> object:
         DecodeError: the codec is not known, or the bytes are not what it makes, or something that they refer to
             is missing here; or they are withheld.
     """
-    decoder = _DECODERS.get(codec)
-    if decoder is None:
-        raise _no_decoder(codec, buffers)
     try:
-        return decoder(buffers)
+        if codec == PICKLE and len(buffers) == 1:  # nearly every message
+            return loads(buffers[0])
+        decoder = _DECODERS.get(codec)
+        if decoder is not None:
+            return decoder(buffers)
     # Unpickling runs foreign code, so anything may come out, SystemExit too. KeyboardInterrupt is not caught:
     # it is the user's own.
     except (Exception, SystemExit) as error:
         raise DecodeError(_reason(codec, buffers, error), buffers) from error
+    raise _no_decoder(codec, buffers)
 
 
 def _no_decoder(codec: int, buffers: list[Buffer]) -> DecodeError:

@@ -316,10 +316,16 @@ class FramedCommunicator(Communicator):
         self._closed = False
         self._closing = allocate_lock()
         self._numbers = count(1)
+        self._largest = self.capabilities.max_message
 
     @abstractmethod
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
-        """Send one frame: the buffers that `framing.encode` made.
+        """Send one frame.
+
+        Args:
+            buffers: what `framing.encode` made, the head first; or one, up to `framing.SMALL_BYTES`: a whole message
+                that `framing.encode_plain` made.
+            timeout: as `Communicator.write`.
 
         Raises:
             TimeoutError, BrokenError, ClosedError: as `Communicator.write`.
@@ -342,15 +348,15 @@ class FramedCommunicator(Communicator):
         if self._closed or self._generation != fork.generation:
             self.check_usable()
         number, buffers = message.encode()
-        limit = self.capabilities.max_message
-        if limit is not None and sum(map(len, buffers)) > limit:
-            raise MessageTooLargeError(
-                f"a message of {sum(map(len, buffers))} bytes; {type(self).__name__} takes {limit}"
-            )
-        sequence = message.sequence or next(self._numbers)
-        self.send(
-            framing.encode(buffers, number, message.signal, sequence, message.after, time_ns(), message.rank), timeout
-        )
+        if self._largest is not None:
+            self._check_size(buffers)
+        sequence, signal = message.sequence or next(self._numbers), message.signal
+        if len(buffers) == 1 and signal is None and len(buffers[0]) <= framing.SMALL_BYTES:
+            plain = framing.encode_plain(buffers[0], number, sequence, message.after, time_ns(), message.rank)
+            self.send([plain], timeout)
+        else:
+            frame = framing.encode(buffers, number, signal, sequence, message.after, time_ns(), message.rank)
+            self.send(frame, timeout)
 
     def read(self, timeout: float | None = None) -> Message:
         """Wait for a message; see `Communicator.read`."""
@@ -373,6 +379,11 @@ class FramedCommunicator(Communicator):
             warnings.warn(f"a {type(self).__name__} was never closed", ResourceWarning, source=self, stacklevel=2)
         finally:  # also where warnings are errors
             self.close()
+
+    def _check_size(self, buffers: list[Buffer]) -> None:
+        size = sum(map(len, buffers))
+        if self._largest is not None and size > self._largest:
+            raise MessageTooLargeError(f"a message of {size} bytes; {type(self).__name__} takes {self._largest}")
 
     @property
     def forked(self) -> bool:

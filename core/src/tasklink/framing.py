@@ -51,6 +51,9 @@ _PLAIN_REST = _PLAIN.size - PREFIX.size
 # A whole frame: forget the message that is in pieces, if there is one.
 GIVEN_UP = PREFIX.pack(MAGIC, VERSION, PIECE, 0, 0)
 
+# A plain message up to this size is one buffer. With its head a pipe takes it whole or not at all (PIPE_BUF is 4096),
+# and a Unix socket of Linux makes one packet of it.
+SMALL_BYTES = 3584
 PIECE_BYTES = 1 << 20  # what a control message waits for at most
 MAX_BUFFERS = 1 << 16  # bounds what a table costs its reader: 512 KiB on the wire, 3 MiB in Python
 MAX_SIGNAL_BYTES = 255
@@ -85,10 +88,6 @@ def encode(  # noqa: PLR0917 - in the order of importance; keywords cost time in
             than MAX_BUFFERS.
     """
     count = len(buffers)
-    if count == 1 and signal is None:
-        size = len(buffers[0])
-        head = _PLAIN.pack(_PLAIN_TAG, rank, _PLAIN_REST + size, sequence, after, sent_ns, codec, 1, size)
-        return [head, buffers[0]]
     name = b"" if signal is None else _signal_bytes(signal)
     if not 0 < count <= MAX_BUFFERS:
         raise ValueError(f"a message has {count} buffers; allowed are 1 to {MAX_BUFFERS}")
@@ -98,6 +97,15 @@ def encode(  # noqa: PLR0917 - in the order of importance; keywords cost time in
         sequence, after, sent_ns, codec, 0, len(name), 0, count,
     )  # fmt: skip
     return [b"".join((head, name, Struct(f"<{count}Q").pack(*lengths))), *buffers]
+
+
+def encode_plain(  # noqa: PLR0917 - as `encode`
+    body: Buffer, codec: int, sequence: int, after: int, sent_ns: int, rank: int
+) -> bytes:
+    """Make a MESSAGE without a signal, of one small buffer, in one piece: the bytes that `encode` makes, joined."""
+    size = len(body)
+    head = _PLAIN.pack(_PLAIN_TAG, rank, _PLAIN_REST + size, sequence, after, sent_ns, codec, 1, size)
+    return head + body
 
 
 def _signal_bytes(signal: str) -> bytes:
@@ -110,12 +118,17 @@ def _signal_bytes(signal: str) -> bytes:
 def decode(buffers: Sequence[Buffer]) -> Message:
     """Turn the buffers of a MESSAGE back into it; for transports that keep the buffers of a message apart.
 
+    Args:
+        buffers: what `encode` made; or one, of `bytes`: what `encode_plain` made.
+
     Raises:
-        ProtocolError: the buffers are not what `encode` makes.
+        ProtocolError: the buffers are neither.
     """
     if not buffers:
         raise ProtocolError("a message has no head: there are no buffers at all")
     head, *rest = buffers
+    if not rest:
+        return decode_joined(bytes(head))
     rank, header, lengths = _decode_head(head)
     if len(head) != header.size:
         raise ProtocolError(f"the head of a message has {len(head)} bytes, and says {header.size}")
@@ -135,7 +148,7 @@ def decode_joined(data: bytes) -> Message:
         tag, rank, length, sequence, after, sent_ns, codec, count, body = _PLAIN.unpack_from(data)
         plain = tag == _PLAIN_TAG and count == 1 and codec <= 0xFF
         if plain and body == size - _PLAIN.size and length == size - PREFIX.size:
-            return _message(rank, sequence, after, sent_ns, codec, None, [data[_PLAIN.size :]])
+            return Message(None, None, codec, [data[_PLAIN.size :]], sequence, after, sent_ns, rank)
     rank, header, lengths = _decode_head(data)
     if size != header.size + header.payload:
         raise ProtocolError(f"a message says it has {header.size + header.payload} bytes, and comes with {size}")
@@ -183,22 +196,9 @@ def _take_plain(data: Buffer, start: int, end: int, largest: int, messages: list
             break
         if stop > end:
             break
-        messages.append(_message(rank, sequence, after, sent_ns, codec, None, [data[body:stop]]))
+        messages.append(Message(None, None, codec, [data[body:stop]], sequence, after, sent_ns, rank))
         start = stop
     return start
-
-
-def _message(  # noqa: PLR0917 - in the order of the wire; keywords cost time in the hottest place there is
-    rank: int, sequence: int, after: int, sent_ns: int, codec: int, signal: str | None, buffers: list[Buffer]
-) -> Message:
-    message = Message(None, signal)
-    message.rank = rank
-    message.sequence = sequence
-    message.after = after
-    message.sent_ns = sent_ns
-    message.codec = codec
-    message.buffers = buffers
-    return message
 
 
 def split(buffers: Sequence[Buffer], piece_bytes: int = PIECE_BYTES) -> Iterator[list[Buffer]]:
@@ -254,7 +254,8 @@ class FrameDecoder:
             ProtocolError: as `received`, for bytes that came behind its last frame.
             BrokenError: as `received`.
         """
-        self._raise_again()
+        if self._error is not None:
+            self._raise_again()
         if self._view is None:
             try:
                 self._view = self._free()
@@ -281,14 +282,17 @@ class FrameDecoder:
         self._end += count
         try:
             self._take_plain(messages)
-            while self._parse(messages):
+            while self._start < self._end and self._parse(messages):
                 self._take_plain(messages)
         except CommunicatorError as error:
             self._fail(error)
             if not messages:
                 raise
             return messages
-        self._make_room()
+        if self._start == self._end:
+            self._start = self._end = 0
+        else:
+            self._make_room()
         return messages
 
     def feed(self, data: Buffer) -> list[Message]:
@@ -438,9 +442,6 @@ class FrameDecoder:
 
     def _make_room(self) -> None:
         """Move what is left to the front, and let the space grow for a head that does not fit."""
-        if self._start == self._end:
-            self._start = self._end = 0
-            return
         if self._start:
             rest = self._scratch[self._start : self._end]
             self._scratch[: len(rest)] = rest
@@ -509,7 +510,7 @@ class _Header:
             raise ProtocolError(f"a frame says it has {length} bytes; its parts have {expected}")
 
     def message(self, rank: int, buffers: list[Buffer]) -> Message:
-        return _message(rank, self.sequence, self.after, self.sent_ns, self.codec, self.signal, buffers)
+        return Message(None, self.signal, self.codec, buffers, self.sequence, self.after, self.sent_ns, rank)
 
 
 class _Assembly:

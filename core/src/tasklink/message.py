@@ -34,20 +34,31 @@ class Message:
     __slots__ = ("_contents", "after", "buffers", "codec", "communicator", "rank", "sent_ns", "sequence", "signal")
     buffers: list[Buffer] | None
 
-    def __init__(self, contents: object = None, signal: str | None = None) -> None:
+    def __init__(  # noqa: PLR0917 - in the order of importance; keywords cost time in the hottest place there is
+        self,
+        contents: object = None,
+        signal: str | None = None,
+        codec: int = 0,
+        buffers: list[Buffer] | None = None,
+        sequence: int = 0,
+        after: int = 0,
+        sent_ns: int = 0,
+        rank: int = 0,
+    ) -> None:
         self._contents = contents
         self.signal = signal
-        self.buffers = None
-        self.codec = self.sequence = self.after = self.sent_ns = self.rank = 0
+        self.codec = codec
+        self.buffers = buffers
+        self.sequence = sequence
+        self.after = after
+        self.sent_ns = sent_ns
+        self.rank = rank
         self.communicator = ""
 
     @classmethod
     def encoded(cls, codec: int, buffers: list[Buffer], signal: str | None = None) -> Message:
         """Make a message of contents that are bytes already."""
-        message = cls(None, signal)
-        message.codec = codec
-        message.buffers = buffers
-        return message
+        return cls(None, signal, codec, buffers)
 
     def encode(self, preferred: int = codec.PICKLE) -> tuple[int, list[Buffer]]:
         """The contents as buffers, and the number of their codec: as they came, or made now.

@@ -5,7 +5,9 @@ the writer pays a good part of it. A reader that looks again for a while gets th
 but has a processor for itself meanwhile. That is worth it while messages come soon after each other and there is a
 processor to spare, and never otherwise. So it is tried for 50 us at most, and what came of it decides about the next
 time. Where the peer takes longer, or is on the same processor (which the reader then keeps from it), looking again
-fails; after some failures in a row it is tried now and then, and then hardly ever, until it succeeds.
+fails; after some failures in a row it is tried now and then, and then hardly ever, until it succeeds. On the same
+processor it may also seem to succeed: the system takes the processor from the reader, the peer writes, and the next
+look finds it. To sleep at once would have been quicker. It shows in the time between two looks, and is a failure too.
 
 What is allowed to this process (`os.sched_getaffinity`) is not asked: two sides that are pinned to a processor each
 may look again, and two that are pinned to the same one find out that it does not pay.
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 # A peer written in Python needs 3 us to 30 us for an answer; more than this is not met by chance.
 SPIN_SECONDS = 50e-6
+
+# A look takes 1 us at most. If so much lies between two, somebody else has had the processor.
+_TAKEN_AWAY = 4e-6
 
 _TRUSTED = 8  # failures in a row before it is tried only now and then:
 _PROBE = 32  # one time out of so many, then of twice as many, and so on
@@ -61,15 +66,22 @@ class Spin:
         """
         if not self._seconds or other_threads() or self._is_vain():
             return False
-        end = monotonic() + self._seconds
+        if glance():
+            return True  # it came before we looked, which says nothing about how long the next one takes
+        looked = monotonic()
+        end = looked + self._seconds
         if deadline is not None and deadline < end:
             end = deadline
         while not glance():
-            if monotonic() >= end:
+            looked = monotonic()
+            if looked >= end:
                 self._failures += 1
                 return False
-        self._failures = 0
-        self._every = _PROBE
+        if monotonic() - looked > _TAKEN_AWAY:
+            self._failures += 1
+        else:
+            self._failures = 0
+            self._every = _PROBE
         return True
 
     def _is_vain(self) -> bool:

@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     Buffer = Union[bytes, bytearray, memoryview]
     T = TypeVar("T")
 
-# A body up to this size is sent in one go with its head: a pipe takes PIPE_BUF (4096) bytes or nothing, and a Unix
-# socket of Linux makes one packet of them.
-_SMALL = 4096 - 512
+# So much is written whole or not at all: see `framing.SMALL_BYTES`.
+_AT_ONCE = 4096
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
 _LONGEST_POLL = 1_000_000.0  # seconds; poll(2) counts milliseconds in a C int
 
@@ -109,11 +108,14 @@ class StreamCommunicator(FramedCommunicator):
     def _next_message(self, deadline: float | None) -> Message:
         while True:
             self.check_usable()
-            if self._arrived:
-                try:
-                    return self._arrived.popleft()
-                except IndexError:
-                    pass  # another thread was faster
+            try:
+                return self._arrived.popleft()
+            except IndexError:
+                pass  # there is none, or another thread was faster
+            if self._failure is not None:
+                raise self._failure
+            if self._midway:
+                raise BrokenError("an exception, probably of a signal handler, interrupted the reading of a message")
             try:
                 self._read(deadline)
             except (BrokenError, ProtocolError) as error:
@@ -123,45 +125,38 @@ class StreamCommunicator(FramedCommunicator):
 
     def _read(self, deadline: float | None) -> None:
         """Read once, waiting until there is something to read."""
-        if self._failure is not None:
-            raise self._failure
-        if self._midway:
-            raise BrokenError("an exception, probably of a signal handler, interrupted the reading of a message")
-        count = self._read_some(deadline)
+        decoder = self._decoder
+        self._midway = True
+        buffer = decoder.get_buffer()
+        if self._drained:  # to read would most likely fail, which costs more than to ask
+            self._midway = False
+            self._wait_for_work(deadline)
+            self._midway = True
+        try:
+            count = os.readv(self._reader, [buffer])
+        except BlockingIOError:
+            self._midway = False
+            self._drained = True
+            return
+        except ConnectionResetError:
+            # A Unix socket says this instead of its end when the peer died with something unread. All that the peer
+            # wrote has been given before.
+            count = 0
+        except OSError as error:
+            if error.errno is None:
+                raise  # by a signal handler, not by the system
+            raise BrokenError(f"reading failed: {error}") from error
+        self._drained = count < len(buffer)
         if count == 0:
-            self._decoder.finish()
+            self._midway = False
+            decoder.finish()
             raise EndOfMessages
-        messages = self._decoder.received(count)
+        messages = decoder.received(count)
         self._arrived.extend(messages)
         self._midway = False
         if not messages and deadline is not None and monotonic() >= deadline:
             # In a large message: the caller has other things to do, and the descriptor says when to come back.
             raise TimeoutError("no whole message has come in time")
-
-    def _read_some(self, deadline: float | None) -> int:
-        self._midway = True
-        buffer = self._decoder.get_buffer()
-        while True:
-            if self._drained:  # to read would most likely fail, which costs more than to ask
-                self._midway = False
-                self._wait_for_work(deadline)
-                self._midway = True
-            try:
-                count = os.readv(self._reader, [buffer])
-            except BlockingIOError:
-                self._drained = True
-                continue
-            except ConnectionResetError:
-                # A Unix socket says this instead of its end when the peer died with something unread. All that the
-                # peer wrote has been given before.
-                count = 0
-            except OSError as error:
-                if error.errno is None:
-                    raise  # by a signal handler, not by the system
-                raise BrokenError(f"reading failed: {error}") from error
-            self._midway = count > 0
-            self._drained = count < len(buffer)
-            return count
 
     def _wait_for_work(self, deadline: float | None) -> None:
         """Wait until there may be something to read: first by looking again, then asleep."""
@@ -177,11 +172,11 @@ class StreamCommunicator(FramedCommunicator):
 
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Send one frame, a large one in pieces; see `FramedCommunicator.send`."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = _deadline(timeout)
         try:
-            if len(buffers) == 2 and len(buffers[1]) < _SMALL and self._sent_at_once(b"".join(buffers), deadline):
+            size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+            if size <= _AT_ONCE and self._sent_at_once(b"".join(buffers), deadline):
                 return
-            size = sum(map(len, buffers))
             if size <= framing.PIECE_BYTES:
                 _alone(self._small, deadline, self._send_frame, buffers, deadline)
             else:

@@ -47,10 +47,11 @@ class InBandTaskSide(PipeCommunicator):
         self._writable = select.poll()
         self._writable.register(writer, select.POLLOUT)
 
-    def _read_some(self, deadline: float | None) -> int:
+    def _read(self, deadline: float | None) -> None:
         while not self._readable.poll(0):
             self._wait(self._reader, select.POLLIN, deadline)
-        return super()._read_some(deadline)
+        self._drained = False
+        super()._read(deadline)
 
     def _sent_at_once(self, frame: bytes, deadline: float | None) -> bool:
         return False  # it goes out in chunks

@@ -84,9 +84,10 @@ class Outgoing:
         Raises:
             TimeoutError, BrokenError, ClosedError, ProtocolError, BusyError: as `Communicator.write`.
         """
-        if len(buffers) != 2:
+        if len(buffers) > 2:
             return self._send_parts(buffers, timeout)
-        size = len(buffers[0]) + len(buffers[1])
+        frame = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        size = len(frame)
         if size > self.most:
             return False
         if self._is_mine():
@@ -99,7 +100,7 @@ class Outgoing:
             if after > self._limit:
                 begin = self._make_room(size, deadline_of(timeout))
                 after = begin + size + 71 & -64
-            self._mapping[begin + 8 : begin + 8 + size] = b"".join(buffers)
+            self._mapping[begin + 8 : begin + 8 + size] = frame
             words = self._words
             words[after >> 3] = 0
             if WEAKLY_ORDERED:

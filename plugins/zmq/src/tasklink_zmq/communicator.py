@@ -399,7 +399,7 @@ class ZmqCommunicator(FramedCommunicator):
         head = len(buffers[0])
         try:
             if size <= SMALL_BYTES:
-                kind = units.MESSAGE if len(buffers) == 2 else units.FRAMES
+                kind = units.MESSAGE if len(buffers) <= 2 else units.FRAMES
                 self._post(Parcel(kind, head, b"".join(buffers), (), size), deadline)
             elif not all(map(len, buffers)):  # an empty part has a meaning of its own: see Unit.broken_off
                 self._post(Parcel(units.FRAMES, 0, b"", [b"".join(buffers)], size), deadline)

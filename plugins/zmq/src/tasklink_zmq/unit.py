@@ -73,6 +73,8 @@ class Unit:
         """The buffers of a whole message, as `framing.encode` made them."""
         if self.parts:
             return [self.rest, *self.parts]
+        if self.cut == len(self.rest):
+            return [self.rest]
         return [self.rest[: self.cut], self.rest[self.cut :]]
 
 
