@@ -53,7 +53,9 @@ ANNOUNCEMENT = Struct("<QI")  # number and slot of the segment whose descriptor 
 SMALLEST = 256 << 10
 # Sent and not received: so much, and at least two segments, may be under way before the reader is waited for.
 _UNDER_WAY = 8 << 20
-_SLICE = 8 << 20
+# Copied at a time, with the interpreter's lock held (25 ms). What is larger than most of the cache, the C library
+# writes past it, half as fast again (glibc's `non_temporal_threshold`); smaller slices would go through the cache.
+_SLICE = 256 << 20
 _IDLE_SECONDS = 5.0
 _SWEEP_SECONDS = 1.0
 _POPULATE_WRITE = 23  # madvise(2), Linux 5.14: all page faults of a range in one call
