@@ -35,6 +35,7 @@ TASK_SIDE = (
     "spin",
     "stream",
     "task",
+    "turn",
     "vocabulary",
     "worker",
 )

@@ -9,7 +9,7 @@ piece its writer finds `_small` taken by whoever came meanwhile, and is second: 
 back and takes it again at once keeps all others out for seconds. Who finds `_frame` free need not wait, and takes it.
 
 A signal handler may raise between any two bytecodes (a user's Control-C, the time-out of a framework). It must not
-leave a lock taken, nor lose count of the bytes that the kernel has taken: `_alone` and `_Outgoing` are written for
+leave a lock taken, nor lose count of the bytes that the kernel has taken: `alone` and `_Outgoing` are written for
 that. On the reading side it may cost the channel, but never gives wrong messages: `_midway`.
 
 writev(2) on a socket is sendmsg(2), and readv(2) is recvmsg(2), each without flags, so a Task that talks over an
@@ -20,25 +20,25 @@ from __future__ import annotations
 
 import os
 import select
-from _thread import TIMEOUT_MAX, RLock
+from _thread import RLock
 from collections import deque
 from time import monotonic
 
 from tasklink import framing
 from tasklink.communicator import FramedCommunicator
 from tasklink.doorbell import Doorbell
-from tasklink.errors import BrokenError, BusyError, EndOfMessages, ProtocolError
+from tasklink.errors import BrokenError, EndOfMessages, ProtocolError
 from tasklink.spin import Spin
+from tasklink.turn import alone, deadline_of, is_mine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, TypeVar, Union
+    from typing import Union
 
     from tasklink.errors import CommunicatorError
     from tasklink.message import Message
 
     Buffer = Union[bytes, bytearray, memoryview]
-    T = TypeVar("T")
 
 # So much is written whole or not at all: see `framing.SMALL_BYTES`.
 _AT_ONCE = 4096
@@ -98,9 +98,9 @@ class StreamCommunicator(FramedCommunicator):
             return self._arrived.popleft()  # one reading brings many, and they need no lock
         except IndexError:
             pass
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         try:
-            return _alone(self._reading, deadline, self._next_message, deadline)
+            return alone(self._reading, deadline, self._next_message, deadline)
         finally:
             if self._closed:
                 self._release()
@@ -172,15 +172,15 @@ class StreamCommunicator(FramedCommunicator):
 
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Send one frame, a large one in pieces; see `FramedCommunicator.send`."""
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         try:
             size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
             if size <= _AT_ONCE and self._sent_at_once(b"".join(buffers), deadline):
                 return
             if size <= framing.PIECE_BYTES:
-                _alone(self._small, deadline, self._send_frame, buffers, deadline)
+                alone(self._small, deadline, self._send_frame, buffers, deadline)
             else:
-                _alone(self._large, deadline, self._send_pieces, buffers, deadline)
+                alone(self._large, deadline, self._send_pieces, buffers, deadline)
         finally:
             if self._closed:
                 self._release()
@@ -191,7 +191,7 @@ class StreamCommunicator(FramedCommunicator):
         Most frames go this way, which is short: 1 us instead of 4.
         """
         lock = self._frame
-        if _is_mine(lock):
+        if is_mine(lock):
             return False
         try:
             if not lock.acquire(False):
@@ -215,21 +215,21 @@ class StreamCommunicator(FramedCommunicator):
             finally:
                 lock.release()
         except BaseException:
-            if _is_mine(lock):  # it was raised between acquire and try
+            if is_mine(lock):  # it was raised between acquire and try
                 lock.release()
             raise
 
     def _send_pieces(self, buffers: list[Buffer], deadline: float | None) -> None:
         try:
             for frame in framing.split(buffers):
-                _alone(self._small, deadline, _let_others_go_first)
+                alone(self._small, deadline, _let_others_go_first)
                 self._send_frame(frame, deadline)
         except BaseException:
             self._given_up = True
             raise
 
     def _send_frame(self, frame: list[Buffer], deadline: float | None) -> None:
-        _alone(self._frame, deadline, self._write_frame, frame, deadline)
+        alone(self._frame, deadline, self._write_frame, frame, deadline)
 
     def _write_frame(self, frame: list[Buffer], deadline: float | None) -> None:
         self.check_usable()
@@ -293,8 +293,8 @@ class StreamCommunicator(FramedCommunicator):
 
         A signal handler that closes cannot wait for the call that it interrupted; that one comes by on its way out.
         """
-        if not (_is_mine(self._reading) or _is_mine(self._frame)):
-            _alone(self._reading, None, _alone, self._frame, None, self._close_descriptors)
+        if not (is_mine(self._reading) or is_mine(self._frame)):
+            alone(self._reading, None, alone, self._frame, None, self._close_descriptors)
 
     def _close_descriptors(self) -> None:
         if self._released:
@@ -328,43 +328,5 @@ class _Outgoing:
         return []
 
 
-def _alone(lock: RLock, deadline: float | None, work: Callable[..., T], *arguments: object) -> T:
-    """Call `work` while no other thread does so under the same lock.
-
-    Whenever a signal handler raises, the lock is given back: its own C code knows who has taken it.
-
-    Raises:
-        TimeoutError: others kept it until the deadline.
-        BusyError: this thread has it, and was interrupted by who calls now.
-    """
-    if _is_mine(lock):
-        raise BusyError("a signal handler or a finalizer interrupted this thread in the same call; use another thread")
-    try:
-        if not lock.acquire(False):
-            _take(lock, deadline)
-        try:
-            return work(*arguments)
-        finally:
-            lock.release()
-    except BaseException:
-        if _is_mine(lock):  # it was raised between acquire and try
-            lock.release()
-        raise
-
-
-def _take(lock: RLock, deadline: float | None) -> None:
-    wait = -1.0 if deadline is None else min(max(0.0, deadline - monotonic()), TIMEOUT_MAX)
-    if not lock.acquire(True, wait):
-        raise TimeoutError("other threads kept the communicator busy")
-
-
-def _is_mine(lock: RLock) -> bool:
-    return lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # what threading.Condition asks, too
-
-
 def _let_others_go_first() -> None:
     pass
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else monotonic() + timeout

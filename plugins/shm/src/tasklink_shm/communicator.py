@@ -17,6 +17,7 @@ from tasklink import framing
 from tasklink.communicator import Address, Capabilities, FramedCommunicator
 from tasklink.errors import ClosedError, CommunicatorError, ProtocolError
 from tasklink.spin import Spin
+from tasklink.turn import busy, deadline_of, is_mine, take
 from tasklink_shm import layout
 from tasklink_shm.bell import Bell
 from tasklink_shm.incoming import Incoming
@@ -24,7 +25,6 @@ from tasklink_shm.layout import FORGET, PARCEL, STREAM, TASK, Memory
 from tasklink_shm.outgoing import Outgoing
 from tasklink_shm.pool import Pool
 from tasklink_shm.shelf import Shelf
-from tasklink_shm.turn import busy, deadline_of, is_mine, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from time import monotonic
 
 from tasklink import framing
 from tasklink.errors import BrokenError, CommunicatorError, EndOfMessages, ProtocolError
-from tasklink_shm.layout import LINE, MESSAGE, NOTHING, PARTS, SKIP, WEAKLY_ORDERED
-from tasklink_shm.turn import busy, deadline_of, is_mine, new_fence, rest_of, take
+from tasklink.turn import busy, deadline_of, is_mine, rest_of, take
+from tasklink_shm.layout import LINE, MESSAGE, NOTHING, PARTS, SKIP, WEAKLY_ORDERED, new_fence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

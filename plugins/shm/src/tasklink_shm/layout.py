@@ -31,6 +31,7 @@ from __future__ import annotations
 import mmap as _mmap
 import os
 import sys
+from _thread import allocate_lock
 from fcntl import fcntl
 from mmap import MAP_SHARED, mmap
 
@@ -38,6 +39,7 @@ from tasklink.errors import ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 EXECUTOR = 0
@@ -180,6 +182,19 @@ def check_sealed(descriptor: int) -> int:
     if seals & SEALS != SEALS:
         raise ProtocolError(f"shared memory has the seals {SEALS:#x}; this has {seals:#x}, and its size may change")
     return os.fstat(descriptor).st_size
+
+
+def new_fence() -> Callable[[], None]:
+    """Make a fence: a function that orders memory, for one thread at a time. See "Memory order"."""
+    lock = allocate_lock()
+    release, acquire = lock.release, lock.acquire
+
+    def fence() -> None:
+        acquire(False)  # it is taken already, unless this was interrupted the last time
+        release()
+        acquire(False)
+
+    return fence
 
 
 def unavailable() -> str | None:

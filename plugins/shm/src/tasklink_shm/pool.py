@@ -30,8 +30,8 @@ from struct import Struct, pack
 from time import monotonic
 
 from tasklink.errors import BrokenError
-from tasklink_shm.layout import FORGET, LINE, NOTHING, SLOTS, sealed_file
-from tasklink_shm.turn import new_fence, rest_of
+from tasklink.turn import rest_of
+from tasklink_shm.layout import FORGET, LINE, NOTHING, SLOTS, new_fence, sealed_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from mmap import MAP_SHARED, mmap
 from struct import unpack
 
 from tasklink.errors import BrokenError, ProtocolError
-from tasklink_shm.layout import SLOTS, check_sealed
+from tasklink_shm.layout import SLOTS, check_sealed, new_fence
 from tasklink_shm.pool import ANNOUNCEMENT, PLACE
-from tasklink_shm.turn import new_fence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

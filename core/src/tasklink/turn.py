@@ -1,21 +1,46 @@
-"""Whose turn it is: the locks that order the threads of one side.
+"""Whose turn it is: the locks that order the threads of one side of a channel.
 
 A signal handler may raise between any two bytecodes (a user's Control-C, the time-out of a framework), and must not
 leave a lock taken. So every lock is an RLock: its own C code knows which thread has it, however far that thread got.
+And a handler, or a finalizer, may call into what its thread is in the middle of: it gets a BusyError at once.
 
-Part of the Task side: standard library, Python 3.9.
+For plugins. Part of the Task side.
 """
 
 from __future__ import annotations
 
-from _thread import TIMEOUT_MAX, RLock, allocate_lock
+from _thread import TIMEOUT_MAX, RLock
 from time import monotonic
 
 from tasklink.errors import BusyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Callable, TypeVar
+
+    T = TypeVar("T")
+
+
+def alone(lock: RLock, deadline: float | None, work: Callable[..., T], *arguments: object) -> T:
+    """Call `work` while no other thread does so under the same lock. Whatever raises, the lock is given back.
+
+    Raises:
+        TimeoutError: others kept it until the deadline.
+        BusyError: this thread has it, and was interrupted by who calls now.
+    """
+    if is_mine(lock):
+        raise busy()
+    try:
+        if not lock.acquire(False):
+            take(lock, deadline)
+        try:
+            return work(*arguments)
+        finally:
+            lock.release()
+    except BaseException:
+        if is_mine(lock):  # it was raised between acquire and try
+            lock.release()
+        raise
 
 
 def is_mine(lock: RLock) -> bool:
@@ -47,16 +72,3 @@ def deadline_of(timeout: float | None) -> float | None:
 def rest_of(deadline: float | None) -> float | None:
     """The seconds until then, which may be over."""
     return None if deadline is None else deadline - monotonic()
-
-
-def new_fence() -> Callable[[], None]:
-    """Make a fence: a function that orders memory, for one thread at a time. See `layout`."""
-    lock = allocate_lock()
-    release, acquire = lock.release, lock.acquire
-
-    def fence() -> None:
-        acquire(False)  # it is taken already, unless this was interrupted the last time
-        release()
-        acquire(False)
-
-    return fence
