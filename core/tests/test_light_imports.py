@@ -16,7 +16,7 @@ from tasklink.bundle import TASK_SIDE
 SOURCES = str(Path(tasklink.__file__).parent.parent)
 # Those of a rendezvous need `hmac`, which takes 3 ms; a Task that inherits its channels never imports them.
 MODULES = sorted(module for module in TASK_SIDE if module != "__init__" and not module.startswith("rendezvous"))
-RENDEZVOUS = ["rendezvous.handshake", "rendezvous.task_side"]
+RENDEZVOUS = ["rendezvous.handshake", "rendezvous.hold", "rendezvous.task_side"]
 
 # Each costs a starting Task a part of a millisecond at most, or `_pickle` needs it.
 LIGHT = {

@@ -31,6 +31,7 @@ TASK_SIDE = (
     "message",
     "rendezvous.__init__",
     "rendezvous.handshake",
+    "rendezvous.hold",
     "rendezvous.task_side",
     "spin",
     "stream",

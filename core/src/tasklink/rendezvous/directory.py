@@ -5,9 +5,9 @@ Rules of this file:
 * What was made is looked at afterwards, for not every file system does what it is told. A name is never reused and
   never guessable: mkdtemp makes it, and fails rather than take over what is there. No abstract names: anybody on the
   machine could connect to those.
-* Its owner holds a lock (flock) on the directory itself for as long as it lives, and the kernel gives the lock back
-  however the owner dies. So who makes a directory can tell which of those beside it are left over, and removes them.
-  (A forked child holds the lock as well; what its dead parent has left is removed when it has ended, too.)
+* Its owner has a `hold` on it for as long as it lives: a lock that the kernel gives back however the owner dies. So who
+  makes a directory can tell which of those beside it are left over, and removes them. (A forked child has the lock as
+  well; what its dead parent has left is removed when it has ended, too.)
 * A directory is made and locked under a name that begins with a dot, and only then gets the name that a sweep looks
   for. So no sweep ever meets one that is not locked yet. (Killed between the two, an empty directory stays.)
 * A sweep holds the lock of what it removes. Of two at once one gets it, and the other finds it taken, or nothing there.
@@ -32,6 +32,7 @@ from pathlib import Path
 
 from tasklink import config
 from tasklink.errors import ConfigError
+from tasklink.rendezvous.hold import Hold
 
 # sizeof(sockaddr_un.sun_path), one byte of which is for the NUL at its end.
 PATH_BYTES = 104 if sys.platform == "darwin" else 108
@@ -58,9 +59,9 @@ class PrivateDirectory:
     def __init__(self, parent: Path | None, *, table: str) -> None:
         parent = (parent or _default_parent()).absolute()
         sweep(parent)
-        self._owner = os.getpid()
         self._table = table
-        self.path, self._lock = _make(parent, table)
+        self._hold = _make(parent, table)
+        self.path = Path(self._hold.path)
 
     def check_length(self, path: Path) -> None:
         """See that a path in it fits into the address of a Unix socket.
@@ -80,13 +81,8 @@ class PrivateDirectory:
         check_private(path, kind, mode, table=self._table)
 
     def close(self) -> None:
-        """Remove it with all that is in it. A forked child only closes its copy of the lock."""
-        lock, self._lock = self._lock, -1
-        if lock < 0:
-            return
-        if os.getpid() == self._owner:
-            shutil.rmtree(self.path, ignore_errors=True)
-        os.close(lock)
+        """Remove it with all that is in it, unless the peer has a hold on it too. A forked child removes nothing."""
+        self._hold.close()
 
     def __enter__(self) -> PrivateDirectory:
         return self
@@ -155,8 +151,8 @@ def _remove_left(directory: Path) -> bool:
     return True
 
 
-def _make(parent: Path, table: str) -> tuple[Path, int]:
-    """Make a directory; its path, and the descriptor that holds its lock."""
+def _make(parent: Path, table: str) -> Hold:
+    """Make a directory; gives our hold on it."""
     try:
         made = Path(tempfile.mkdtemp(prefix=f".{_prefix()}", dir=parent))
     except OSError as error:
@@ -164,18 +160,14 @@ def _make(parent: Path, table: str) -> tuple[Path, int]:
             f"no directory can be made in {str(parent)!r} ({error.strerror}): name another place: {_remedy(table)}"
         ) from error
     with contextlib.ExitStack() as undo:
-        undo.callback(made.rmdir)
+        undo.callback(shutil.rmtree, made, ignore_errors=True)
         check_private(made, stat.S_IFDIR, 0o700, table=table)
-        lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-        undo.callback(os.close, lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            path = made
-        else:
-            path = made.rename(made.with_name(made.name[1:]))
+        hold = Hold(str(made))
+        undo.callback(hold.close)
+        if hold.locked:
+            hold.path = str(made.rename(made.with_name(made.name[1:])))
         undo.pop_all()
-    return path, lock
+    return hold
 
 
 def _prefix() -> str:
