@@ -1,12 +1,12 @@
 """The program `tasklink`. The only part of tasklink that prints, reads the command line, or ends the process.
 
-    run, plugins, config, demo, bench
+    run, plugins, config, demo, bench, new
                                    one command each
     option                         what several of them take
     outcome                        what the program exits with
     interrupt                      Ctrl-C and its like
     batch, comparison, listing,
-    benchmark                      what the commands do
+    benchmark, scaffold            what the commands do
     progress, live, gauge          what happens, as it happens: on stderr
     report                         how it ended: tables and errors
     document                       the same for programs: JSON
@@ -27,6 +27,7 @@ from tasklink.cli.bench import bench
 from tasklink.cli.config import config
 from tasklink.cli.demo import demo
 from tasklink.cli.interrupt import Interrupted, interruptible
+from tasklink.cli.new import new
 from tasklink.cli.outcome import Outcome, outcome_of_error
 from tasklink.cli.plugins import plugins
 from tasklink.cli.run import run
@@ -43,7 +44,7 @@ def commands() -> None:
     """
 
 
-for _command in (run, plugins, config, demo, bench):
+for _command in (run, plugins, config, demo, bench, new):
     commands.add_command(_command)
 
 
