@@ -7,25 +7,76 @@ the Task calls `connect`. From then on both ends only `write` and `read`.
 Whoever moves buffers rather than objects derives from `FramedCommunicator`, which turns messages into lists of buffers
 and back; whoever has file descriptors from `tasklink.stream.StreamCommunicator`, which needs nothing more.
 
-The contract, for both ends:
+The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it clause by clause, by these numbers:
 
- 1. `write` returns when the message survives the death of this process (`delivery="write"`), or when it is queued
-    (`delivery="flush"`). It blocks while the peer is slow, so memory stays bounded. After a `TimeoutError` the
-    channel goes on, and the message is delivered once or not at all: a part of it may have been under way.
- 2. `read` gives the messages of one writing thread in the order in which they were written, each once and whole. A
-    `TimeoutError` loses nothing: the next `read` goes on.
- 3. `read` raises `EndOfMessages` after the last message of a peer that closed or ended between two messages, and
-    `BrokenError` when it ended within one. Messages that had arrived before are given first.
- 4. A small message written while another thread writes a large one does not wait for the whole of it.
- 5. `fileno` is readable when `read` has work. After it was readable, call `read(timeout=0)` until it raises
-    `TimeoutError`: more messages may have come at once. What is there then shows in `fileno` again.
- 6. `close` may be called from any thread, any number of times. A thread that waits in `read` or `write` is woken
-    and raises `ClosedError`; what was written before is delivered.
- 7. `write` and `read` may be called from any number of threads at once.
- 8. In a forked child every call but `close` raises `ForkedError`, and `close` leaves the parent's channel alone.
- 9. Descriptors are not inherited by the programs that a Task starts.
-10. A message that cannot be encoded raises `EncodeError`, and nothing of it is sent. One that cannot be decoded is
-    delivered, and raises `DecodeError` when its contents are asked for. Neither ends the channel.
+ 1. Writing.
+    1.1  `write` returns when the message survives the death of this process (`delivery="write"`), or when it is queued
+         (`delivery="flush"`).
+    1.2  It blocks while the peer is slow, so memory stays bounded.
+    1.3  It keeps its time-out.
+    1.4  After a `TimeoutError` the channel goes on, and the message is delivered once or not at all: a part of it may
+         have been under way.
+    1.5  It does not change the message, whose contents may be changed as soon as it has returned.
+ 2. Reading.
+    2.1  `read` gives the messages of one writing thread in the order in which they were written.
+    2.2  It gives each of them once.
+    2.3  It gives them whole, whatever they hold and however large they are.
+    2.4  Signal, numbers, rank and time arrive with them.
+    2.5  It keeps its time-out; 0 takes what is there.
+    2.6  A `TimeoutError` loses nothing: the next `read` goes on.
+    2.7  What was read is the reader's own, and may be changed.
+ 3. The end of the peer.
+    3.1  `read` raises `EndOfMessages` after the last message of a peer that closed, each time it is called.
+    3.2  So it does when the peer ended between two messages, however it ended.
+    3.3  It raises `BrokenError` when the peer ended within a message.
+    3.4  Messages that had arrived before are given first.
+    3.5  `write` raises `BrokenError` when the peer is gone, also where it waits.
+    3.6  What is not a message raises `ProtocolError`.
+ 4. Urgency.
+    4.1  A small message written while another thread writes a large one does not wait for the whole of it.
+ 5. The descriptor.
+    5.1  `fileno` is readable when `read` has work: a message, or the end.
+    5.2  After it was readable, call `read(timeout=0)` until it raises `TimeoutError`: more messages may have come at
+         once. What is there then shows in `fileno` again; until then it is not readable.
+ 6. Closing.
+    6.1  `close` may be called from any thread, any number of times. After it every other call raises `ClosedError`.
+    6.2  A thread that waits in `read` or `write` is woken and raises `ClosedError`.
+    6.3  What was written before is delivered.
+    6.4  It ends, whatever the peer does.
+    6.5  It gives back descriptors, threads, processes and files.
+ 7. Threads.
+    7.1  `write` may be called from any number of threads at once.
+    7.2  So may `read`.
+    7.3  The two directions do not wait for each other.
+ 8. Forks.
+    8.1  In a forked child every call but `close` raises `ForkedError`.
+    8.2  There `close` leaves the parent's channel alone.
+ 9. Programs.
+    9.1  Descriptors are not inherited by the programs that a Task starts.
+10. Contents.
+    10.1 A message that cannot be encoded raises `EncodeError`, nothing of it is sent, and the channel goes on.
+    10.2 One that cannot be decoded is delivered, and raises `DecodeError` when its contents are asked for; the channel
+         goes on.
+    10.3 Nothing is decoded before its contents are asked for.
+    10.4 What was read can be written again as it came, though it cannot be decoded here.
+11. Meeting.
+    11.1 The details of an `Address` are small and can be written as JSON; its key is shown nowhere.
+    11.2 `connect` raises an error of its own in time when nobody listens, or the key is another one.
+    11.3 Strangers and their garbage keep nobody out.
+    11.4 `accept` keeps its time-out and goes on after it, also when a peer died on its way; after `close` it raises
+         `ClosedError`.
+    11.5 Closing the Listener gives back what it holds, and leaves the communicators alone that it gave.
+    11.6 What a Listener makes in the file system is this user's alone.
+12. Capabilities are promises: a yes is kept, a no is refused in good order.
+    12.1 What is larger than `max_message` raises `MessageTooLargeError`, and nothing of it is sent.
+    12.2 With `zero_copy`, a large buffer from `allocate` reaches the reader without being copied; without it, it
+         arrives all the same.
+    12.3 With `captures_output`, `Listener.output` gives what the Task prints, byte by byte; without it, it is None.
+    12.4 With `survives_launcher` an `Address` needs no descriptors, by itself or with `without_descriptors` set.
+    12.5 With `multi_peer` a Listener accepts several peers; without it, a second `accept` raises an error of tasklink.
+13. The class.
+    13.1 It states `api`, `capabilities` and `settings`, and has every method with the parameters of this interface.
+    13.2 Its module imports nothing of the Executor's side.
 
 The Task side of a plugin (this module, and the one that defines the class) imports the standard library only, runs on
 Python 3.9, and weighs every import: a Task starts in 15 ms. That is why locks come from `_thread` here.
