@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tasklink.communicator import Address, Listener
+from tasklink.errors import ClosedError
 from tasklink.output import OutputListener, set_capacity
 from tasklink_pipe import in_band
 from tasklink_pipe.communicator import PipeCommunicator
@@ -48,6 +49,11 @@ class _TwoPipes(Listener):
         set_capacity(ends[0], self._capacity)
         return ends
 
+    def _check_open(self) -> None:
+        """Refuse to give away twice what may be another's descriptor by now."""
+        if not self._descriptors:
+            raise ClosedError("this Listener was closed, or its one peer has been accepted")
+
     def _close_theirs(self) -> None:
         for descriptor in self._theirs:
             if descriptor in self._descriptors:
@@ -66,6 +72,7 @@ class PipeListener(_TwoPipes):
 
     def accept(self, timeout: float | None = None) -> PipeCommunicator:
         """Give our ends away and close the Task's; see `Listener.accept`."""
+        self._check_open()
         self._close_theirs()
         self._descriptors = []
         return PipeCommunicator(*self._ours)
@@ -90,6 +97,7 @@ class InBandListener(_TwoPipes):
         """Write the preamble, and give our ends away when the pipe has taken it; see `Listener.accept`."""
         from tasklink_pipe.executor_side import InBandExecutorSide  # noqa: PLC0415 - not for those who have pipes
 
+        self._check_open()
         self._close_theirs()
         deadline = None if timeout is None else monotonic() + timeout
         while self.preamble and not self._write_preamble():

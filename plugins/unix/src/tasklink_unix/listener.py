@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tasklink.communicator import Address, Listener
+from tasklink.errors import ClosedError
 from tasklink_unix.communicator import SocketCommunicator
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class SocketListener(Listener):
 
     def accept(self, timeout: float | None = None) -> SocketCommunicator:
         """Give our end away and close the Task's; see `Listener.accept`."""
+        if self._ours.fileno() < 0:
+            raise ClosedError("this Listener was closed, or its one peer has been accepted")
         self._theirs.close()
         descriptor = self._ours.detach()
         return SocketCommunicator(descriptor, descriptor)
