@@ -1,0 +1,36 @@
+"""The pair within one process as a subject: it shows what a check asks for apart from bytes, kernels and processes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tasklink.memory import MemoryCommunicator
+from tasklink.testing.subject import Pair, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasklink.communicator import Communicator
+
+_CAPACITY = 1 << 20
+
+
+@attrs.define(eq=False)
+class MemorySubject(Subject):
+    """A `MemoryCommunicator`, which has no Listener: both ends are made at once."""
+
+    kind: type[Communicator] = MemoryCommunicator
+    settings: Any = None
+    one_process: str = "it lives within one process"
+
+    @contextmanager
+    def pair(self) -> Iterator[Pair]:
+        """Make both ends; closed at the end."""
+        pair = Pair(*MemoryCommunicator.pair(_CAPACITY))
+        try:
+            yield pair
+        finally:
+            self.close(*pair)

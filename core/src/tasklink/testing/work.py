@@ -1,0 +1,54 @@
+"""What goes on at the same time: a call in a thread of its own, whose end can be waited for."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Work(Generic[T]):
+    """A call that goes on in a thread of its own, and that nobody has to wait for: it may hang.
+
+    Attributes:
+        thread: which one.
+        error: what it raised; None while it goes on, and when it returned.
+    """
+
+    def __init__(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> None:
+        self.error: BaseException | None = None
+        self._value: T | None = None
+        self._end = threading.Event()
+        name = f"tasklink.testing {getattr(function, '__name__', '')}"
+        self.thread = threading.Thread(target=self._run, args=(function, arguments, options), daemon=True, name=name)
+        self.thread.start()
+
+    def _run(self, function: Callable[..., T], arguments: tuple[object, ...], options: dict[str, object]) -> None:
+        try:
+            self._value = function(*arguments, **options)
+        except BaseException as error:  # noqa: BLE001 - it is raised, or looked at, where the end is waited for
+            self.error = error
+        finally:
+            self._end.set()
+
+    def ended(self, seconds: float) -> bool:
+        """Wait until it has ended; False when it has not in time."""
+        return self._end.wait(seconds)
+
+    def result(self, seconds: float) -> T:
+        """Wait for what it returns.
+
+        Raises:
+            TimeoutError: it has not ended in time.
+            BaseException: what it raised.
+        """
+        if not self._end.wait(seconds):
+            raise TimeoutError(f"{self.thread.name} has not ended after {seconds:g} s")
+        if self.error is not None:
+            raise self.error
+        return self._value  # type: ignore[return-value]  # it is what the function returned

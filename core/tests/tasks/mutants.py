@@ -1,0 +1,472 @@
+"""Communicators with one fault each: what the conformance kit is for is to find it, and to name it.
+
+Each is the model but for a few lines, and says by `fails` which checks find it, the one that names its fault first.
+Standard library only: a mutant is imported by other processes, as a communicator is.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import tempfile
+import threading
+
+from tasklink import codec, framing
+from tasklink.communicator import Address, Capabilities
+from tasklink.errors import BrokenError, DecodeError, EncodeError, EndOfMessages, ProtocolError
+from tasklink.message import Message
+from tasklink.testing.model import ModelCommunicator, ModelListener
+
+MIB = 1 << 20
+MUTANTS = []
+
+
+def mutant(*fails):
+    """Note which checks find a mutant."""
+
+    def decorate(kind):
+        kind.fails = fails
+        MUTANTS.append(kind)
+        return kind
+
+    return decorate
+
+
+def size_of(buffers):
+    """Bytes of contents in the buffers of a frame."""
+    return sum(map(len, buffers[1:]))
+
+
+class Counting(ModelCommunicator):
+    """Counts what it sends."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.sent = 0
+
+    def send(self, buffers, timeout):
+        self.sent += 1
+        self.send_numbered(self.sent, buffers, timeout)
+
+
+@mutant("check_each_message_once")
+class Drops(Counting):
+    """Loses a message among many."""
+
+    def send_numbered(self, number, buffers, timeout):
+        if number != 1200:
+            ModelCommunicator.send(self, buffers, timeout)
+
+
+@mutant("check_each_message_once")
+class Duplicates(Counting):
+    """Sends a message among many twice."""
+
+    def send_numbered(self, number, buffers, timeout):
+        for _ in range(2 if number == 1200 else 1):
+            ModelCommunicator.send(self, buffers, timeout)
+
+
+@mutant("check_order_of_one_writer")
+class Reorders(Counting):
+    """Sends two messages among many in the wrong order."""
+
+    def send_numbered(self, number, buffers, timeout):
+        if number == 1200:
+            self.kept = buffers
+            return
+        ModelCommunicator.send(self, buffers, timeout)
+        if number == 1201:
+            ModelCommunicator.send(self, self.kept, timeout)
+
+
+@mutant("check_close_loses_nothing")
+class LosesTheLast(Counting):
+    """Keeps a message back until the next one is written, and forgets it in `close`."""
+
+    def send_numbered(self, number, buffers, timeout):
+        if number == 100:
+            self.kept = buffers
+            return
+        if number == 101:
+            ModelCommunicator.send(self, self.kept, timeout)
+        ModelCommunicator.send(self, buffers, timeout)
+
+
+@mutant("check_sizes")
+class Truncates(ModelCommunicator):
+    """Cuts off the last byte of one size."""
+
+    def write(self, message, timeout=None):
+        if type(message._contents) is bytes and len(message._contents) == 65_537:
+            message = Message(message._contents[:-1])
+        super().write(message, timeout)
+
+
+@mutant("check_after_a_write_ran_out_of_time")
+class TearsOnAShortWrite(ModelCommunicator):
+    """Forgets, after a time-out, that a part of the message was written."""
+
+    def send(self, buffers, timeout):
+        if timeout is None or size_of(buffers) < 4 * MIB:
+            super().send(buffers, timeout)
+            return
+        rest = memoryview(b"".join(buffers))
+        while rest:
+            poll = select.poll()
+            poll.register(self._writer, select.POLLOUT)
+            if not poll.poll(timeout * 1000):
+                raise TimeoutError("the peer was not ready in time")
+            rest = rest[os.write(self._writer, rest[:1000]) :]
+
+
+@mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing")
+class LeaksADescriptor(ModelCommunicator):
+    """Leaves a descriptor open."""
+
+    def shut(self):
+        os.dup(self._bell.fileno())
+        super().shut()
+
+
+@mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing")
+class LeaksAThread(ModelCommunicator):
+    """Leaves a thread behind."""
+
+    def shut(self):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        super().shut()
+
+
+@mutant("check_close_ends")
+class HangsOnClose(ModelCommunicator):
+    """Waits in `close` for a peer that does not read."""
+
+    def shut(self):
+        line = os.dup(self._writer)
+        super().shut()
+        poll = select.poll()
+        poll.register(line, select.POLLOUT)
+        poll.poll()
+        os.close(line)
+
+
+@mutant("check_the_time_out_of_a_read")
+class IgnoresTheTimeOutOfARead(ModelCommunicator):
+    """Waits for as long as it takes."""
+
+    def receive(self, timeout):
+        return super().receive(None if timeout is not None and 0.001 < timeout < 1 else timeout)
+
+
+@mutant("check_the_time_out_of_a_write")
+class BlocksOnAFullPipe(ModelCommunicator):
+    """Waits for room, whatever its time-out is."""
+
+    def send(self, buffers, timeout):
+        super().send(buffers, None if 2 * MIB < size_of(buffers) < 4 * MIB else timeout)
+
+
+@mutant("check_an_end_within_a_message")
+class SwallowsAKill(ModelCommunicator):
+    """Takes an end within a message for the end."""
+
+    def receive(self, timeout):
+        try:
+            return super().receive(timeout)
+        except BrokenError:
+            raise EndOfMessages from None
+
+
+@mutant("check_garbage", "check_a_newer_wire")
+class TakesGarbageForTheEnd(ModelCommunicator):
+    """Takes what is no message for the end."""
+
+    def receive(self, timeout):
+        try:
+            return super().receive(timeout)
+        except ProtocolError:
+            raise EndOfMessages from None
+
+
+@mutant("check_nothing_is_decoded_unasked")
+class DecodesEarly(ModelCommunicator):
+    """Decodes what it reads, to look at it."""
+
+    def receive(self, timeout):
+        message = super().receive(timeout)
+        try:
+            codec.decode(message.codec, [bytes(buffer) for buffer in message.buffers])
+        except DecodeError:
+            pass
+        return message
+
+
+@mutant("check_what_cannot_be_decoded", "check_passing_on")
+class RefusesWhatItCannotDecode(ModelCommunicator):
+    """Throws away what is of a codec that it does not know."""
+
+    def receive(self, timeout):
+        message = super().receive(timeout)
+        return message if message.codec in codec.NAMES else super().receive(timeout)
+
+
+@mutant("check_what_cannot_be_encoded")
+class SendsWhatCannotBeEncoded(ModelCommunicator):
+    """Sends something else instead of what cannot be encoded."""
+
+    def write(self, message, timeout=None):
+        try:
+            super().write(message, timeout)
+        except EncodeError:
+            super().write(Message(None), timeout)
+
+
+@mutant("check_both_directions_at_once")
+class OneLockForBoth(ModelCommunicator):
+    """Does not read while it waits to write."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.both = threading.Lock()
+
+    def send(self, buffers, timeout):
+        if not 100_000 < size_of(buffers) < MIB:
+            super().send(buffers, timeout)
+            return
+        with self.both:
+            super().send(buffers, timeout)
+
+    def receive(self, timeout):
+        if self.both.locked():
+            with self.both:
+                pass
+        return super().receive(timeout)
+
+
+@mutant("check_a_small_message_overtakes_a_large_one")
+class LetsNobodyOvertake(ModelCommunicator):
+    """Writes a message to its end before the next one."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.turn = threading.Lock()
+
+    def send(self, buffers, timeout):
+        if not self.turn.acquire(True, -1 if timeout is None else max(0, min(timeout, threading.TIMEOUT_MAX))):
+            raise TimeoutError("others kept it busy")
+        try:
+            super().send(buffers, timeout)
+        finally:
+            self.turn.release()
+
+
+@mutant("check_a_loop_over_the_descriptor")
+class AlwaysReadable(ModelCommunicator):
+    """Says that there is work when there is none."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.always = os.memfd_create("always readable")
+
+    def fileno(self):
+        self.check_usable()
+        return self.always
+
+    def shut(self):
+        os.close(self.always)
+        super().shut()
+
+
+@mutant("check_close_may_be_called_again")
+class ClosesOnce(ModelCommunicator):
+    """Cannot be closed again."""
+
+    def close(self):
+        self.check_usable()
+        super().close()
+
+
+@mutant("check_a_fork_cannot_use_it")
+class WorksInAFork(ModelCommunicator):
+    """Does not notice in `fileno` that it was forked."""
+
+    def fileno(self):
+        return super().fileno() if not self.forked else self._reader
+
+
+@mutant("check_a_fork_leaves_the_channel_alone")
+class ShutsDownInAFork(ModelCommunicator):
+    """Ends the parent's connection when a forked child closes."""
+
+    def shut(self):
+        if self.forked:
+            line = socket.socket(fileno=os.dup(self._writer))
+            line.shutdown(socket.SHUT_RDWR)
+            line.close()
+        super().shut()
+
+
+@mutant("check_programs_inherit_nothing")
+class IsInherited(ModelCommunicator):
+    """Leaves its descriptors to every program."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        os.set_inheritable(self._reader, True)
+
+
+@mutant("check_contents_are_the_writers_again")
+class ChangesTheMessage(ModelCommunicator):
+    """Numbers the message of the writer."""
+
+    def write(self, message, timeout=None):
+        super().write(message, timeout)
+        message.sequence = 1
+
+
+@mutant("check_what_was_read_is_the_readers")
+class GivesReadOnlyMemory(ModelCommunicator):
+    """Gives large buffers that cannot be changed."""
+
+    def receive(self, timeout):
+        message = super().receive(timeout)
+        message.buffers = [bytes(buffer) for buffer in message.buffers]
+        return message
+
+
+@mutant("check_what_arrives_with_a_message")
+class LosesTheSignal(ModelCommunicator):
+    """Has no room for long signals."""
+
+    def write(self, message, timeout=None):
+        if message.signal is not None and len(message.signal) > 100:
+            changed = Message.encoded(*message.encode())
+            changed.sequence, changed.after, changed.rank = message.sequence, message.after, message.rank
+            message = changed
+        super().write(message, timeout)
+
+
+@mutant("check_the_largest_message")
+class SaysItHasALimit(ModelCommunicator):
+    """Declares a limit, and does not hold it."""
+
+    capabilities = Capabilities(max_message=1 << 20)
+
+    def write(self, message, timeout=None):
+        self.send(framing.encode(*message.encode()[::-1], message.signal, next(self._numbers)), timeout)
+
+
+@mutant("check_zero_copy")
+class SaysItDoesNotCopy(ModelCommunicator):
+    """Declares zero_copy, and copies."""
+
+    capabilities = Capabilities(zero_copy=True)
+
+
+@mutant("check_captured_output")
+class SaysItCaptures(ModelCommunicator):
+    """Declares captures_output, and has no output."""
+
+    capabilities = Capabilities(captures_output=True)
+
+
+@mutant("check_survives_launcher")
+class SaysItSurvives(ModelCommunicator):
+    """Declares survives_launcher, and has descriptors only."""
+
+    capabilities = Capabilities(survives_launcher=True)
+
+
+@mutant("check_several_peers")
+class SaysThereMayBeSeveral(ModelCommunicator):
+    """Declares multi_peer, and takes one."""
+
+    capabilities = Capabilities(multi_peer=True)
+
+
+@mutant("check_the_address")
+class ShowsItsKey(ModelCommunicator):
+    """Has its key in the details, where everybody may see it."""
+
+    @classmethod
+    def listen(cls, settings=None):
+        listener = ModelListener(cls)
+        key = os.urandom(16)
+        listener.address = Address({"key": key.hex()}, listener.address.descriptors, key)
+        return listener
+
+
+class FileListener(ModelListener):
+    """Makes a file that everybody can read."""
+
+    def __init__(self, kind):
+        super().__init__(kind)
+        descriptor, self.path = tempfile.mkstemp()
+        os.close(descriptor)
+        os.chmod(self.path, 0o644)
+
+    def close(self):
+        super().close()
+        if os.path.exists(self.path):
+            os.remove(self.path)
+
+
+@mutant("check_files_are_private")
+class IsOpenToAll(ModelCommunicator):
+    """Makes a file that everybody can read."""
+
+    @classmethod
+    def listen(cls, settings=None):
+        return FileListener(cls)
+
+
+class ForgetfulListener(ModelListener):
+    """Leaves a descriptor open when nobody has come."""
+
+    def close(self):
+        if self._ours >= 0:
+            os.dup(self._ours)
+        super().close()
+
+
+@mutant("check_a_listener_gives_everything_back")
+class ForgetsItsListener(ModelCommunicator):
+    """Has a Listener that does not give back what nobody took."""
+
+    @classmethod
+    def listen(cls, settings=None):
+        return ForgetfulListener(cls)
+
+
+class TwiceListener(ModelListener):
+    """Does not know that it was closed."""
+
+    def accept(self, timeout=None):
+        return self._kind(os.dup(self._ours), os.dup(self._theirs)) if self._ours < 0 else super().accept(timeout)
+
+
+@mutant("check_accept_after_close", "check_several_peers")
+class AcceptsTwice(ModelCommunicator):
+    """Fails by chance when its Listener was closed."""
+
+    @classmethod
+    def listen(cls, settings=None):
+        return TwiceListener(cls)
+
+
+@mutant("check_the_methods")
+class HasOtherDefaults(ModelCommunicator):
+    """Has a time-out where the interface has none."""
+
+    def write(self, message, timeout=60.0):
+        super().write(message, timeout)
+
+
+@mutant("check_the_task_side_is_light")
+class IsHeavy(ModelCommunicator):
+    """Is defined in a module that imports what a Task has not."""
+
+
+IsHeavy.__module__ = "heavy_mutant"
