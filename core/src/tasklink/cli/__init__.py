@@ -1,12 +1,13 @@
 """The program `tasklink`. The only part of tasklink that prints, reads the command line, or ends the process.
 
-    run, plugins, config, demo, bench, new
-                                   one command each
+    run, plugins, config, demo, bench,
+    verify, new                    one command each
     option                         what several of them take
     outcome                        what the program exits with
     interrupt                      Ctrl-C and its like
     batch, comparison, listing,
-    benchmark, scaffold            what the commands do
+    benchmark, verification,
+    scaffold                       what the commands do
     progress, live, gauge          what happens, as it happens: on stderr
     report                         how it ended: tables and errors
     document                       the same for programs: JSON
@@ -31,6 +32,7 @@ from tasklink.cli.new import new
 from tasklink.cli.outcome import Outcome, outcome_of_error
 from tasklink.cli.plugins import plugins
 from tasklink.cli.run import run
+from tasklink.cli.verify import verify
 from tasklink.errors import TasklinkError
 
 
@@ -44,7 +46,7 @@ def commands() -> None:
     """
 
 
-for _command in (run, plugins, config, demo, bench, new):
+for _command in (run, plugins, config, demo, bench, verify, new):
     commands.add_command(_command)
 
 

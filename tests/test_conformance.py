@@ -1,0 +1,47 @@
+"""Every communicator of the repository keeps the contract: the same checks for all of them."""
+
+from tasklink.registry import Registry
+from tasklink.testing import CommunicatorConformance, Subject
+
+
+def subject_of(name, **settings):
+    """A communicator by its name, with some settings of its own."""
+    registry = Registry()
+    return Subject(registry.get(name), registry.settings(name, settings))
+
+
+class TestUnix(CommunicatorConformance):
+    """Inherited sockets."""
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("unix")
+
+
+class TestPipe(CommunicatorConformance):
+    """Inherited pipes."""
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("pipe")
+
+
+class TestSharedMemory(CommunicatorConformance):
+    """Inherited memory."""
+
+    xfail = {  # noqa: RUF012 - it is read only
+        "check_accept_after_close": "MemoryListener.accept raises ValueError when it was closed",
+        "check_several_peers": "MemoryListener.accept raises ValueError when its peer was accepted",
+    }
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("shm")
+
+
+class TestZmq(CommunicatorConformance):
+    """A socket of ZeroMQ in a private directory: delivered when it is closed, several peers, a key."""
+
+    def subject(self):
+        """It does not wait long for who does not read, and holds little."""
+        return subject_of("zmq", linger=1.0, high_water="4 MiB")
