@@ -29,11 +29,6 @@ class TestPipe(CommunicatorConformance):
 class TestSharedMemory(CommunicatorConformance):
     """Inherited memory."""
 
-    xfail = {  # noqa: RUF012 - it is read only
-        "check_accept_after_close": "MemoryListener.accept raises ValueError when it was closed",
-        "check_several_peers": "MemoryListener.accept raises ValueError when its peer was accepted",
-    }
-
     def subject(self):
         """As it is by default."""
         return subject_of("shm")

@@ -47,6 +47,7 @@ RECORD_BYTES = 256  # up to PIPE_BUF a pipe takes all of it or nothing
 HELLO = bytes(RECORD_BYTES)
 
 _PIPE_BYTES = 4096
+_LONGEST_POLL = 1_000_000.0  # seconds; poll(2) counts milliseconds in a C int
 _F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux; Python 3.10
 
 
@@ -183,9 +184,10 @@ class MaildropCommunicator(FramedCommunicator):
         poll = select.poll()
         poll.register(descriptor, event)
         poll.register(self._bell, select.POLLIN)
-        if not poll.poll(None if rest is None else max(0.0, rest) * 1000):
-            raise TimeoutError("the peer was not ready in time")
+        ready = poll.poll(None if rest is None else min(max(0.0, rest), _LONGEST_POLL) * 1000)
         self.check_usable()
+        if not ready and rest is not None and rest < _LONGEST_POLL:
+            raise TimeoutError("the peer was not ready in time")
 
     def shut(self) -> None:
         """Wake every thread, then let go; see `FramedCommunicator.shut`."""

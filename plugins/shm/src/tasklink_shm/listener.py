@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tasklink.communicator import Address, Listener
+from tasklink.errors import ClosedError
 from tasklink_shm.communicator import SharedMemoryCommunicator, open_pair
 from tasklink_shm.layout import EXECUTOR
 from tasklink_shm.watch import Watch
@@ -41,6 +42,8 @@ class MemoryListener(Listener):
     def accept(self, timeout: float | None = None) -> SharedMemoryCommunicator:
         """Give our end away and close the Task's; see `Listener.accept`."""
         ours, self._ours = self._ours, []
+        if not ours:
+            raise ClosedError("this Listener was closed, or its one peer has been accepted")
         self._close_theirs()
         return executor_side(ours, self._options)
 

@@ -87,14 +87,18 @@ def check_close_loses_nothing(subject: Subject) -> None:
         with subject.pair() as pair:
             if unread:
                 pair.ours.write(Message("never read"))
-            for number in range(100):
-                pair.theirs.write(Message(number))
-            closing = subject.start(pair.theirs.close)
+            closing = subject.start(_write_and_close, pair.theirs, 100)
             contents, error = rest_of(pair.ours, subject.patience)
             told = "with something unread" if unread else "with nothing unread"
             expect(contents == list(range(100)), f"{len(contents)} of 100 messages came of a peer that closed {told}")
             expect(isinstance(error, EndOfMessages), f"then came {error!r}")
             closing.result(subject.patience)
+
+
+def _write_and_close(end: Communicator, count: int) -> None:
+    for number in range(count):
+        end.write(Message(number))
+    end.close()
 
 
 @clause("6.1", group="close", needs=[need.messages])
