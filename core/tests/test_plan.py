@@ -17,7 +17,7 @@ from tasklink.output import OutputListener
 from tasklink.plan import Plan, Protocol, make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
 
     from tasklink.guardian import Guardian
@@ -77,13 +77,48 @@ class CapturesErrors(Mute):
     streams: ClassVar[tuple[int, ...]] = (2,)
 
 
+class OnlyCaptures(Mute):
+    """Carries no messages: capturing both streams is all it does."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(captures_output=True, carries_messages=False)
+
+    @classmethod
+    def listen(cls, settings: object) -> Listener:
+        """Open."""
+        return OutputListener((1, 2))
+
+
+class InBand(Mute):
+    """Carries its messages on the Task's standard input and output."""
+
+    @classmethod
+    def listen(cls, settings: object) -> Opened:
+        """Open."""
+        return Opened((), (0, 1))
+
+
+class OnlyCapturesWithInput(OnlyCaptures):
+    """Has something for standard input as well."""
+
+    @classmethod
+    def listen(cls, settings: object) -> Listener:
+        """Open."""
+        return Opened((), (0, 1, 2))
+
+
 class Opened(Listener):
     """Knows whether it was closed."""
 
-    def __init__(self, streams: tuple[int, ...]) -> None:
+    def __init__(self, streams: tuple[int, ...], standard: tuple[int, ...] = ()) -> None:
         self.address = Address()
+        self._standard = dict.fromkeys(standard, 0)
         self.output = OutputListener(streams) if streams else None
         self.closed = False
+
+    @property
+    def standard_descriptors(self) -> Mapping[int, int]:
+        """What was asked for."""
+        return self._standard
 
     def accept(self, timeout: float | None = None) -> Communicator:
         """Not needed here."""
@@ -130,13 +165,19 @@ class TestCapture:
             (TASK, [Captures], ["a", "a"], {1: "a", 2: "a"}),
             (TASK, [Mute, Captures, Captures], ["a", "b", "b", "c"], {1: "b", 2: "b"}),
             (TASK, [CapturesErrors, Captures], ["a", "a", "b", "output"], {1: "output", 2: "a"}),
+            (TASK, [Mute, OnlyCaptures], ["a", "b"], {1: "b", 2: "b"}),
+            (TASK, [Captures, Mute, OnlyCaptures], ["a", "b", "c"], {1: "c", 2: "c"}),
+            (TASK, [OnlyCaptures, Captures], ["a", "b"], {1: "a", 2: "a"}),
+            (TASK, [Mute, OnlyCaptures, OnlyCaptures], ["a", "b"], {1: "b", 2: "b"}),
             (TASK, [], ["output"], {1: "output", 2: "output"}),
             (COMMAND, [Mute], ["output"], {1: "output", 2: "output"}),
             (COMMAND, [Mute, Captures], ["b"], {1: "b", 2: "b"}),
             (COMMAND, [CapturesErrors], ["a", "output"], {1: "output", 2: "a"}),
+            (COMMAND, [Captures, OnlyCaptures], ["b"], {1: "b", 2: "b"}),
+            (COMMAND, [InBand, OnlyCaptures], ["b"], {1: "b", 2: "b"}),
         ],
     )
-    def test_the_first_that_captures(
+    def test_who_captures(
         self,
         plan_for: Callable[..., Plan],
         spec: TaskSpec,
@@ -144,14 +185,23 @@ class TestCapture:
         channels: list[str],
         owner: dict[int, str],
     ) -> None:
-        """Each stream is captured once, by the first that does; by plain pipes where none does."""
+        """Each stream is captured once: by what does nothing else, by the first that can, else by plain pipes."""
         with plan_for(spec, *kinds) as plan:
             assert [name for name, _ in plan.channels] == channels
             assert {
                 number: name for name, listener in plan.channels for number in listener.standard_descriptors
             } == owner
             assert plan.names == tuple(dict.fromkeys(channels))
-            assert plan.ways == (0 if spec is COMMAND else len(kinds))
+            assert plan.ways == (0 if spec is COMMAND else sum(kind.capabilities.carries_messages for kind in kinds))
+
+    @pytest.mark.parametrize("kinds", [(InBand, OnlyCaptures), (OnlyCaptures, InBand)])
+    def test_output_that_carries_messages_cannot_be_captured(
+        self, plan_for: Callable[..., Plan], kinds: tuple[type[Mute], ...]
+    ) -> None:
+        """Two that need the same descriptor of a Task are refused together, whichever is preferred."""
+        words = r"os:getcwd: communicators '[ab]' and '[ab]' both need descriptor 1 .*; leave one of them out"
+        with pytest.raises(ConfigError, match=words):
+            plan_for(TASK, *kinds)
 
     def test_what_a_command_does_not_need(self, plan_for: Callable[..., Plan]) -> None:
         """A communicator that only carries messages is not even opened for a command."""
@@ -164,6 +214,22 @@ class TestCapture:
             pass
         assert all(listener.closed for _, listener in plan.channels if isinstance(listener, Opened))
         assert all(not listener.standard_descriptors for _, listener in plan.channels)
+
+
+class TestHandover:
+    """What a Task behind a launcher reads first."""
+
+    SPEC = TaskSpec(run="os:getcwd", prefix=("nice",))
+
+    def test_before_the_messages_of_standard_input(self, plan_for: Callable[..., Plan]) -> None:
+        """Who carries messages there sends the handover in front of them."""
+        with plan_for(self.SPEC, InBand) as plan:
+            assert plan.channels[0][1].preamble
+
+    def test_instead_of_what_captures(self, plan_for: Callable[..., Plan]) -> None:
+        """What merely captures output has no way to send it, and standard input is not its own there."""
+        with plan_for(self.SPEC, Mute, OnlyCapturesWithInput) as plan:
+            assert not any(listener.preamble for _, listener in plan.channels)
 
 
 class TestFailures:

@@ -78,9 +78,10 @@ class Plan:
         Raises:
             TaskNotStartedError: the system refuses; the text says what and why.
         """
-        standard = dict(self._standard)
+        standard: dict[int, int] = {}
         for _, listener in self.channels:
             standard.update(listener.standard_descriptors)
+        standard.update(self._standard)
         return Process.start(
             self.arguments,
             env=config.environment(self.spec.env) if self.spec.env else None,
@@ -90,24 +91,32 @@ class Plan:
             guardian=self.guardian,
         )
 
-    def listen(self, protocols: Iterable[Protocol]) -> list[tuple[str, type[Communicator], Listener]]:
+    def listen(self, protocols: Sequence[Protocol]) -> list[tuple[str, type[Communicator], Listener]]:
         """Open the channels; one of them, or else a pair of plain pipes, captures the Task's output.
 
-        For a command only what captures output is of use.
+        What has no other use captures it: whoever names a terminal beside pipes wants the terminal. Of the others the
+        preferred one does. For a command only what captures output is of use.
+
+        Raises:
+            ConfigError: two of them need the same standard descriptor of the Task.
         """
         spoken_to = self.order is not None
         opened = []
-        for protocol in protocols:
+        for protocol in sorted(protocols, key=lambda protocol: protocol.kind.capabilities.carries_messages):
             if not (spoken_to or protocol.kind.capabilities.captures_output):
                 continue
             listener = self._open(protocol)
-            carries_messages = protocol.kind.capabilities.carries_messages
-            if spoken_to or not carries_messages:
+            if not protocol.kind.capabilities.carries_messages:
+                self._capture(protocol.name, listener)
+                continue
+            if spoken_to:
+                self._check_unclaimed(protocol.name, listener)
                 self.channels.append((protocol.name, listener))
-            if spoken_to and carries_messages:
                 opened.append((protocol.name, protocol.kind, listener))
             if listener.output is not None:
                 self._capture(protocol.name, listener.output)
+        preferred = [protocol.name for protocol in protocols]
+        self.channels.sort(key=lambda channel: preferred.index(channel[0]))
         self.ways = len(opened)
         uncaptured = tuple(stream for stream in (1, 2) if stream not in self._captured())
         if uncaptured:
@@ -127,20 +136,35 @@ class Plan:
         if not self._captured() & set(listener.standard_descriptors):
             self.channels.append((name, listener))
 
+    def _check_unclaimed(self, name: str, listener: Listener) -> None:
+        """See that nobody else has the standard descriptors on which a Listener's messages travel."""
+        for other, owner in self.channels:
+            clash = set(listener.standard_descriptors) & set(owner.standard_descriptors)
+            if clash:
+                raise ConfigError(
+                    f"{self.spec.label}: communicators {name!r} and {other!r} both need descriptor {min(clash)} of the "
+                    f"Task for themselves; leave one of them out, or change [communicators.{name}]"
+                )
+
     def _captured(self) -> set[int]:
         return {number for _, listener in self.channels for number in listener.standard_descriptors}
 
-    def hand_over(self, handover: bytes) -> int:
+    def hand_over(self, handover: bytes, ways: Iterable[Listener]) -> int:
         """Have the process find the handover; gives the descriptor from which it reads it.
 
         A launcher passes standard input on, and perhaps nothing else. There the handover is what the Listener that
         owns standard input sends first, or else all that there is.
+
+        Args:
+            handover: the bytes.
+            ways: the Listeners of the channels that carry messages. What merely captures output sends nothing, and
+                what it has for standard input gives way.
         """
         if not self.spec.prefix:
             descriptor = anonymous_file(handover)
             self.keep_open(descriptor)
             return descriptor
-        owners = [listener for _, listener in self.channels if 0 in listener.standard_descriptors]
+        owners = [listener for listener in ways if 0 in listener.standard_descriptors]
         if owners:
             owners[0].preamble = handover
         else:
@@ -237,7 +261,7 @@ def _invite(
         prefix=spec.prefix,
         remedies=remedies,
     )
-    handover = plan.hand_over(invitation.pack(foreign=foreign))
+    handover = plan.hand_over(invitation.pack(foreign=foreign), [listener for _, _, listener in opened])
     for _, _, address in channels:
         plan.inherited += address.descriptors
     packages = {kind.__module__.partition(".")[0] for _, kind, _ in channels}
