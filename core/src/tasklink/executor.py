@@ -19,7 +19,7 @@ import attrs
 
 from tasklink.bundle import write_bundle
 from tasklink.config import Config, TaskSpec, parse_duration
-from tasklink.errors import ClosedError, PluginNotFoundError, SignalNotDeliveredError, TaskCancelledError
+from tasklink.errors import ClosedError, ConfigError, PluginNotFoundError, SignalNotDeliveredError, TaskCancelledError
 from tasklink.guardian import Guardian
 from tasklink.hooks import Observers
 from tasklink.plan import Protocol, make_plan
@@ -152,8 +152,8 @@ class Executor:
         Raises:
             ConfigError, PluginError: what `run` would raise.
         """
-        for name in self._names(self._spec_of(task)):
-            self._protocol(name)
+        spec = self._spec_of(task)
+        self._protocols_of(spec, self._names(spec))
 
     def submit(self, task: Runnable, /, **parameters: object) -> TaskFuture:
         """Run a Task in another thread; see `run` for the arguments.
@@ -219,7 +219,7 @@ class Executor:
         plan = make_plan(
             spec,
             parameters,
-            [self._protocol(name) for name in names],
+            self._protocols_of(spec, names),
             guardian=self._guardian,
             folders=(str(folder),) if folder else (),
             bundle=self._bundles.get,
@@ -249,6 +249,17 @@ class Executor:
                 "pip install tasklink-unix, or name the one to use"
             )
         return names
+
+    def _protocols_of(self, spec: TaskSpec, names: Sequence[str]) -> list[Protocol]:
+        """Load communicators, and see that one of them carries messages where the Task needs that."""
+        protocols = [self._protocol(name) for name in names]
+        carry = any(protocol.kind.capabilities.carries_messages for protocol in protocols)
+        if spec.command is None and not carry:
+            raise ConfigError(
+                f"{spec.label}: communicators = {list(names)}: none of them carries messages, by which a Task in "
+                "Python is told what to run; add one that does, such as 'unix'"
+            )
+        return protocols
 
     def _protocol(self, name: str) -> Protocol:
         """Load a communicator once; reading what is installed for every run would cost a third of a small one."""
