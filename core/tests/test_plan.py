@@ -88,6 +88,24 @@ class OnlyCaptures(Mute):
         return OutputListener((1, 2))
 
 
+class Explains(OnlyCaptures):
+    """Tells programs what it captures them with."""
+
+    @classmethod
+    def listen(cls, settings: object) -> Listener:
+        """Open."""
+        return Explaining()
+
+
+class Explaining(OutputListener):
+    """Has variables for the Task."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Two of them."""
+        return {"TERM": "of the communicator", "PAGER": "of the communicator"}
+
+
 class InBand(Mute):
     """Carries its messages on the Task's standard input and output."""
 
@@ -331,6 +349,12 @@ class TestRun:
         assert b"tasklink.worker" in seen
         assert b"key of this wire" not in seen
         assert b"visible_to_others" not in seen
+
+    def test_environment(self, run_over: RunOver) -> None:
+        """A communicator may set variables, and the Task's own come before them."""
+        spec = TaskSpec(command=("sh", "-c", "echo $TERM, $PAGER, ${HOME:+ours}"), env={"TERM": "of the Task"})
+        result, _ = run_over(spec, Explains)
+        assert result.stdout == b"of the Task, of the communicator, ours\n"
 
     def test_a_long_handover(self, run_over: RunOver, wires: ModuleType, errands: ModuleType) -> None:
         """It may be longer than any pipe holds: nobody waits for the Task to read it."""

@@ -326,6 +326,11 @@ class Listener(ABC):
         """Which descriptors become 0, 1 and 2 of the Task."""
         return {}
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables that the Task is started with, unless its own `env` sets them."""
+        return {}
+
     @abstractmethod
     def accept(self, timeout: float | None = None) -> Communicator:
         """Give the communicator to the peer; called when its process has been started.

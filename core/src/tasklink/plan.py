@@ -79,12 +79,15 @@ class Plan:
             TaskNotStartedError: the system refuses; the text says what and why.
         """
         standard: dict[int, int] = {}
+        env: dict[str, str] = {}
         for _, listener in self.channels:
             standard.update(listener.standard_descriptors)
+            env = {**listener.environment, **env}
         standard.update(self._standard)
+        env.update(self.spec.env)
         return Process.start(
             self.arguments,
-            env=config.environment(self.spec.env) if self.spec.env else None,
+            env=config.environment(env) if env else None,
             cwd=self.spec.cwd,
             standard=standard,
             inherited=self.inherited,
