@@ -245,7 +245,7 @@ class TestCommunicator:
                 communicator.write(Message())
             with pytest.raises(CommunicatorError, match="carries no messages"):
                 OutputCommunicator.connect(Address())
-        with OutputCommunicator.listen() as listener:
+        with OutputCommunicator.listen(None) as listener:
             assert set(listener.standard_descriptors) == {1, 2}
 
 

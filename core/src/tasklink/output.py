@@ -15,7 +15,7 @@ import selectors
 from collections import deque
 from io import FileIO
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tasklink import vocabulary
 from tasklink.codec import RAW
@@ -96,7 +96,7 @@ class OutputCommunicator(Communicator):
             self._selector.register(descriptor, selectors.EVENT_READ)
 
     @classmethod
-    def listen(cls, settings: object = None) -> OutputListener:
+    def listen(cls, settings: Any) -> Listener:
         """Make the pipes; see `Communicator.listen`."""
         return OutputListener()
 
