@@ -583,10 +583,10 @@ class TestProgram:
             ("tasklink run lab.toml cr", ["crash"]),
             ("tasklink run lab.toml add l", ["leave", "late", "ls", "leaky"]),
             ("tasklink run no-such.toml l", []),
-            ("tasklink run lab.toml --with p", ["pipe"]),
+            ("tasklink run lab.toml --with pi", ["pipe"]),
             ("tasklink demo --with leaky,pipe,d", ["leaky,pipe,deaf"]),
             ("tasklink config s", ["show"]),
-            ("tasklink bench leaky p", ["pipe"]),
+            ("tasklink bench leaky pi", ["pipe"]),
         ],
     )
     def test_completion(self, tasklink: Program, words: str, completions: list[str]) -> None:
