@@ -23,9 +23,12 @@ TASKLINK = str(Path(sysconfig.get_path("scripts"), "tasklink"))
 
 
 def test_every_protocol_is_compared() -> None:
-    """Each communicator is tried by itself, and several then together."""
+    """Each communicator is tried by itself, or beside one that carries messages if it cannot, and several together."""
     assert protocols_of(["pipe"]) == [("pipe",)]
     assert protocols_of(["pipe", "unix"]) == [("pipe",), ("unix",), ("pipe", "unix")]
+    assert protocols_of(["unix"], ["pty"]) == [("unix",), ("pty", "unix")]
+    assert protocols_of(["pipe", "unix"], ["pty"])[2:] == [("pty", "pipe"), ("pty", "pipe", "unix")]
+    assert protocols_of([], ["pty"]) == [("pty",)]
 
 
 def test_modules_are_found_in_one_order(tmp_path: Path) -> None:

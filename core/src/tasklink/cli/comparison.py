@@ -18,6 +18,8 @@ from tasklink.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tasklink.communicator import Communicator
+
 _INTRODUCTION = """\
 Three Tasks, over {protocols}:
   library   parses the standard library of this Python: its result holds an array of several MiB
@@ -41,15 +43,18 @@ class Comparison:
 
     @classmethod
     def of(cls, names: Sequence[str] | None) -> Self:
-        """Compare these communicators, or all that can be used here and carry messages.
+        """Compare these communicators, or all that can be used here.
 
         Raises:
             PluginError: one that was asked for cannot be used, or there is none at all.
         """
-        registry = Registry()
-        for name in names or ():
-            registry.get(name)
-        return cls(protocols_of(names or _usable(registry)))
+        registry: Registry[type[Communicator]] = Registry()
+        carrying: list[str] = []
+        capturing: list[str] = []
+        for name in names or _usable(registry):
+            carries_messages = registry.get(name).capabilities.carries_messages
+            (carrying if carries_messages else capturing).append(name)
+        return cls(protocols_of(carrying, capturing))
 
     def run(self, heartbeat: float) -> None:
         """Run everything.
@@ -89,16 +94,12 @@ class Comparison:
 
 
 def _usable(registry: Registry[object]) -> list[str]:
-    names = [
-        plugin.name
-        for plugin in registry.plugins()
-        if plugin.status == "ok" and plugin.capabilities is not None and plugin.capabilities.carries_messages
-    ]
-    if not names:
+    usable = [plugin for plugin in registry.plugins() if plugin.status == "ok"]
+    if not any(plugin.capabilities and plugin.capabilities.carries_messages for plugin in usable):
         raise PluginNotFoundError(
             "no communicator can be used here; begin with: pip install tasklink-unix tasklink-pipe"
         )
-    return names
+    return [plugin.name for plugin in usable]
 
 
 def _over(names: Sequence[str]) -> str:

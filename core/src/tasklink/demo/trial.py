@@ -45,9 +45,16 @@ class Trial:
     identical: bool | None
 
 
-def protocols_of(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Give each communicator by itself and then, where there are several, all of them together."""
-    return [(name,) for name in names] + ([tuple(names)] if len(names) > 1 else [])
+def protocols_of(carrying: Sequence[str], capturing: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """Give each communicator by itself and then, where there are several, all of them together.
+
+    Args:
+        carrying: the names of those that carry messages.
+        capturing: the names of those that only capture output; each of them needs another one for messages.
+    """
+    alone = [(name,) for name in carrying]
+    beside = [(name, *carrying[:1]) for name in capturing]
+    return alone + beside + ([(*capturing, *carrying)] if len(carrying) > 1 else [])
 
 
 def task_names(protocols: Iterable[tuple[str, ...]]) -> list[str]:
