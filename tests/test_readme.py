@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tasklink.cli.outcome import Outcome
-from tasklink.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -123,17 +122,11 @@ def test_the_two_commands_come_first():
 
 
 def test_the_table_of_protocols():
-    """What the README says that a protocol can do is what its class says."""
-    rows = [
-        [cell.strip() for cell in row.split("|")[1:-1]]
-        for row in re.search(r"^\| can it .*?(?=\n\n)", README.read_text(), re.MULTILINE | re.DOTALL)[0].splitlines()
-    ]
-    names = [name.strip("`") for name in rows[0][1:]]
-    installed = {plugin.name: plugin.capabilities.as_dict() for plugin in Registry().plugins() if plugin.capabilities}
-    assert set(names) == set(installed)
-    for question, *answers in rows[2:]:
-        capability = re.search(r"`(\w+)`", question)[1]
-        assert answers == ["yes" if installed[name][capability] else "no" for name in names], question
+    """It is what the program prints of what is installed."""
+    _, _, rest = README.read_text().partition("<!-- tasklink plugins --markdown -->\n\n")
+    table, _, _ = rest.partition("\n\n")
+    program = [sys.executable, "-m", "tasklink", "plugins", "--markdown"]
+    assert f"{table}\n" == subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_table_of_exit_codes():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import metadata
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from tasklink.cli.document import dumps, plain
@@ -13,9 +15,9 @@ from tasklink.cli.report import print_table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tasklink.communicator import Capabilities
+    from tasklink.communicator import Capabilities, Communicator
     from tasklink.config import Entry
-    from tasklink.registry import Plugin
+    from tasklink.registry import Plugin, Registry
 
 
 def print_plugins(installed: Sequence[Plugin], *, as_json: bool) -> None:
@@ -30,6 +32,17 @@ def print_plugins(installed: Sequence[Plugin], *, as_json: bool) -> None:
     for plugin in installed:
         if plugin.reason:
             click.echo(f"\n{abridge(plugin.reason)}")
+
+
+def print_catalogue(registry: Registry[type[Communicator]]) -> None:
+    """Print a table in Markdown: what each communicator that can be used here is, can do, and lets one set."""
+    click.echo("| communicator | what it is | what it can do | settings |\n| --- | --- | --- | --- |")
+    for plugin in registry.plugins():
+        if plugin.status == "ok" and plugin.capabilities is not None:
+            abilities = ", ".join(_abilities(plugin.capabilities))
+            keys = ", ".join(f"`{field.name}`" for field in attrs.fields(registry.settings_class(plugin.name)))
+            about = metadata(plugin.distribution)["Summary"].removesuffix(", for tasklink")
+            click.echo(f"| `{plugin.name}` ({plugin.distribution}) | {about} | {abilities} | {keys} |")
 
 
 def print_entries(entries: Iterable[Entry], *, as_json: bool) -> None:

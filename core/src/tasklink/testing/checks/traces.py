@@ -80,8 +80,9 @@ def talk_and_close(subject: Subject) -> None:
 def talk_and_kill(subject: Subject) -> None:
     """A peer is killed with something unread on both sides."""
     with subject.peer(obey) as (ours, child):
+        reading = subject.start(ours.read, subject.patience)
         child.ask("write", pattern(200_000), subject.patience)
-        ours.read(subject.patience)
+        reading.result(subject.patience)
         ours.write(Message("unread"))
         child.kill()
     subject.end_children()
