@@ -40,3 +40,11 @@ class TestZmq(CommunicatorConformance):
     def subject(self):
         """It does not wait long for who does not read, and holds little."""
         return subject_of("zmq", linger=1.0, high_water="4 MiB")
+
+
+class TestTerminal(CommunicatorConformance):
+    """A terminal, which carries no messages."""
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("pty")

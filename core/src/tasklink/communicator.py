@@ -305,7 +305,8 @@ class Listener(ABC):
     Attributes:
         address: what the peer needs.
         output: captures the Task's standard output and error, where the communicator does that: a Listener of its own,
-            whose communicator gives captured bytes as messages with the signals `vocabulary.STDOUT` and `STDERR`.
+            whose communicator gives captured bytes as messages with the signals `vocabulary.STDOUT` and `STDERR`. A
+            Listener that does nothing else is its own output.
         directories: what it has made in the file system, and removes itself; the Executor's guardian does so when the
             Executor is killed before.
         preamble: what the Task's standard input begins with, where it is this Listener's (0 is among the

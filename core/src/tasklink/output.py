@@ -50,6 +50,7 @@ class OutputListener(Listener):
 
     def __init__(self, streams: tuple[int, ...] = (1, 2), capacity: int = _READ_BYTES) -> None:
         self.address = Address()
+        self.output = self
         self._readers: dict[int, int] = {}
         self._writers: dict[int, int] = {}
         try:

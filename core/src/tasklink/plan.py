@@ -109,10 +109,7 @@ class Plan:
             if not (spoken_to or protocol.kind.capabilities.captures_output):
                 continue
             listener = self._open(protocol)
-            if not protocol.kind.capabilities.carries_messages:
-                self._capture(protocol.name, listener)
-                continue
-            if spoken_to:
+            if spoken_to and protocol.kind.capabilities.carries_messages:
                 self._check_unclaimed(protocol.name, listener)
                 self.channels.append((protocol.name, listener))
                 opened.append((protocol.name, protocol.kind, listener))

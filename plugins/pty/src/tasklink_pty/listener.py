@@ -46,6 +46,7 @@ class PtyListener(Listener):
 
     def __init__(self, settings: PtySettings) -> None:
         self.address = Address()
+        self.output = self
         self._settings = settings
         self._streams: dict[int, str] = {}  # our ends, and the signal that their bytes arrive under
         self._theirs: list[int] = []
