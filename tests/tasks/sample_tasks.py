@@ -313,6 +313,16 @@ def rest_while_paused():
     return number
 
 
+def report_every_millisecond(count):
+    """Compute, as a Task that reports its steps."""
+    report = current_task().report
+    for number in range(count):
+        until = time.perf_counter() + 1e-3
+        while time.perf_counter() < until:
+            pass
+        report(number)
+
+
 def modules_of_the_task_side():
     return sorted(sys.modules), sys.version_info[:2]
 

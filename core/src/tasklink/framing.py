@@ -47,6 +47,7 @@ assert _WHOLE_HEAD.size == PREFIX.size + HEAD.size
 # Magic, version and kind are one; so are codec, flags, bytes of signal and bytes of extension.
 _PLAIN = Struct("<IIQQQQIIQ")
 _PLAIN_TAG = int.from_bytes(MAGIC + bytes([VERSION, MESSAGE]), "little")
+_PLAIN_BYTES = _PLAIN.size
 _PLAIN_REST = _PLAIN.size - PREFIX.size
 # A whole frame: forget the message that is in pieces, if there is one.
 GIVEN_UP = PREFIX.pack(MAGIC, VERSION, PIECE, 0, 0)
@@ -144,11 +145,11 @@ def decode_joined(data: bytes) -> Message:
         ProtocolError: the bytes are not what `encode` makes, joined.
     """
     size = len(data)
-    if size >= _PLAIN.size:
+    if size >= _PLAIN_BYTES:
         tag, rank, length, sequence, after, sent_ns, codec, count, body = _PLAIN.unpack_from(data)
         plain = tag == _PLAIN_TAG and count == 1 and codec <= 0xFF
-        if plain and body == size - _PLAIN.size and length == size - PREFIX.size:
-            return Message(None, None, codec, [data[_PLAIN.size :]], sequence, after, sent_ns, rank)
+        if plain and body == size - _PLAIN_BYTES and length == body + _PLAIN_REST:
+            return Message(None, None, codec, [data[_PLAIN_BYTES:]], sequence, after, sent_ns, rank)
     rank, header, lengths = _decode_head(data)
     if size != header.size + header.payload:
         raise ProtocolError(f"a message says it has {header.size + header.payload} bytes, and comes with {size}")
@@ -188,9 +189,9 @@ def _take_plain(data: Buffer, start: int, end: int, largest: int, messages: list
     Returns:
         where the bytes begin that were not used.
     """
-    while end - start >= _PLAIN.size:
+    while end - start >= _PLAIN_BYTES:
         tag, rank, length, sequence, after, sent_ns, codec, count, size = _PLAIN.unpack_from(data, start)
-        body = start + _PLAIN.size
+        body = start + _PLAIN_BYTES
         stop = body + size
         if tag != _PLAIN_TAG or count != 1 or length != _PLAIN_REST + size or codec > 0xFF or size > largest:
             break
