@@ -1,48 +1,49 @@
-"""Both ends of the zmq communicator: frames in ZeroMQ messages, numbered and confirmed.
+"""Both ends of the zmq communicator: two lines between them, one for each direction.
 
-What ZeroMQ has taken is not delivered: it lies in a queue of this process, and is lost with it. So every unit (see
-`unit`) has a number, the reader says up to which it has taken them, and `close` waits until all are. Confirmations
-travel with what goes the other way; on their own only where they are asked for, once a MiB.
+A line has a ZeroMQ socket of its own at each end. Its writing half (`outgoing`) is used with the lock of the writers,
+its reading half (`incoming`) with that of the readers, so neither direction takes anything from the other; and the
+halves of a line say to each other what was taken. Each channel has a context of its own: it shares nothing with others.
 
-A message larger than WHOLE_BYTES goes in pieces, few of which are under way at a time: all that was queued behind a
-whole one, a cancel too, would come after it. Of the smaller ones, up to `high_water` bytes may be under way.
+Where a lost connection may come back (tcp), what was lost is sent again by who is in a call of this communicator, as
+the Executor always is: there is no thread that does so behind its back.
 
-What wakes whom: a reader waits on a Watch, which `fileno` shows: the descriptors of the exchange, the lifeline, and a
-bell for what another thread has taken in. A writer that must wait has a bell of its own, so that no news meant for one
-is taken by another. Nobody waits with a lock, except for its turn to read.
+Who waits, waits with the lock of its direction, on all that may end the wait, a bell that `close` rings among it.
+Three locks order the writers, as in `tasklink.stream`: `_large` lets one message at a time be in pieces; a unit is sent
+under `_writing`; and who has a whole message holds `_small` while it waits for `_writing`, so that after each piece it
+is its turn. A message larger than WHOLE_BYTES goes in pieces, few of which are under way at a time: all that was queued
+behind a whole one, a cancel too, would come after it.
 
-A signal handler may raise at any moment. The unit that was being sent is sent again then, under its number: whoever has
-got it drops it. On the reading side it may cost the channel, but never gives wrong messages.
+A signal handler may raise at any moment. What was being sent then arrives or not, and everything else does (see
+`outgoing`); on the reading side it may cost the channel, but never gives wrong messages.
 
 Part of the Task side: Python 3.9, the standard library, and pyzmq, which is imported when a channel is opened.
 """
 
 from __future__ import annotations
 
-import os
-from _thread import TIMEOUT_MAX, RLock
-from collections import deque
+from _thread import RLock
 from time import monotonic
 
 from tasklink import framing
 from tasklink.communicator import Address, Capabilities, FramedCommunicator
 from tasklink.doorbell import Doorbell
-from tasklink.errors import BrokenError, BusyError, EndOfMessages, ProtocolError
-from tasklink_zmq import unit as units
-from tasklink_zmq.outbox import Outbox, Parcel
-from tasklink_zmq.unit import Unit, header
+from tasklink.errors import BrokenError
+from tasklink.turn import alone, deadline_of, is_mine
+from tasklink_zmq.control import HELLO, PARTS, STREAM, WELCOME, control, credential, read_control
 from tasklink_zmq.watch import Watch, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Callable, ClassVar, Protocol, Union
+    from collections.abc import Sequence
+    from typing import ClassVar, Protocol, Union
 
     from tasklink.communicator import Listener
-    from tasklink.errors import CommunicatorError
     from tasklink.message import Message
-    from tasklink_zmq.exchange import Exchange
+    from tasklink_zmq.incoming import Incoming
+    from tasklink_zmq.line import Line
+    from tasklink_zmq.outgoing import Outgoing
     from tasklink_zmq.settings import ZmqSettings
+    from tasklink_zmq.wiring import Wiring
 
     Buffer = Union[bytes, bytearray, memoryview]
 
@@ -64,17 +65,12 @@ if TYPE_CHECKING:
 
 # libzmq before 4.3.3 can be stopped by anyone who connects: CVE-2020-15166.
 LEAST_LIBZMQ = (4, 3, 3)
-# A body up to this size goes in one part with its head: to copy it is quicker than to send another part.
+# A message up to this size goes in one part: to copy it is quicker than to send another part.
 SMALL_BYTES = 8 << 10
-# Up to this size a message goes in one piece, each buffer of which arrives in the memory that it keeps.
+# Up to this size it goes in one unit, each buffer of which arrives in the memory that it keeps.
 WHOLE_BYTES = 17 << 20
-# Pieces of one message that may be under way.
-PIECES_AHEAD = 8
-# What a unit costs beside its bytes, on both sides.
-OVERHEAD = 256
-# To read the rest of what a dead peer has sent may take so long.
-LAST_WORDS = 1.0
-_GONE = "the peer is gone"
+# How much of one message in pieces may be under way.
+PIECES_AHEAD = 4 << 20
 
 
 class Limits:
@@ -96,19 +92,12 @@ class Limits:
 
 
 class ZmqCommunicator(FramedCommunicator):
-    """Messages over ZeroMQ: a DEALER socket in the Task, a ROUTER in the Executor.
+    """Messages over ZeroMQ.
 
     Args:
-        exchange: the socket; this communicator is one of its users from now on.
-        peer: the name of the peer on a ROUTER; empty on a DEALER.
+        wiring: the two lines, and what belongs to them; this owns it.
         limits: as the Listener has them.
-        lifeline: a connected socket, which this owns; the system closes its other end when the peer dies. -1: none.
         alarm: for whoever waits on `fileno`, where a lost connection may come back; this owns it.
-
-    Attributes:
-        limits, peer: as above.
-        welcome: the Executor has answered this Task.
-        when_met: called once, when the peer has said hello.
     """
 
     api: ClassVar[int] = 1
@@ -117,45 +106,36 @@ class ZmqCommunicator(FramedCommunicator):
     )
     settings: ClassVar[str] = "tasklink_zmq.settings:ZmqSettings"
 
-    def __init__(
-        self, exchange: Exchange, peer: bytes, limits: Limits, lifeline: int = -1, alarm: Alarm | None = None
-    ) -> None:
+    def __init__(self, wiring: Wiring, limits: Limits, alarm: Alarm | None = None) -> None:
+        from tasklink_zmq.incoming import Incoming  # noqa: PLC0415 - imports pyzmq, which may be missing
+        from tasklink_zmq.outgoing import Outgoing  # noqa: PLC0415 - as above
+
         self._watch = Watch()
-        self._bell = Doorbell()
+        self._bell = Doorbell()  # for who reads,
+        self._closing_bell = Doorbell()  # and for who waits to write: it rings once
         super().__init__()
+        self._wiring = wiring
+        self._limits = limits
         self._alarm = alarm
-        self.welcome = False
-        self.when_met: Callable[[], object] | None = None
-        self.limits = limits
-        self.peer = peer
-        self._exchange = exchange
-        self._lifeline = lifeline
-        self._lines = [*exchange.descriptors, lifeline] if lifeline >= 0 else list(exchange.descriptors)
-        self._outbox = Outbox(limits.high_water)
-        self._sent = 0  # the last unit that has gone out for certain
-        self._rung = False
-        self._self_served = False  # the reader itself takes in what comes
-        self._flushed = False  # closing has come so far that everything may be released
+        lasting = limits.patience > 0
+        self._incoming: Incoming = Incoming(wiring.incoming, lasting=lasting)
+        self._outgoing: Outgoing = Outgoing(wiring.outgoing, limits.high_water, lasting=lasting)
+        self._arrived = self._incoming.arrived
+        self._given_up = False  # on a message in pieces, and the peer has not been told yet
+        self._unfinished = False  # a signal handler has closed this, and could not wait for what it interrupted
         self._released = False
-        self._connected = not peer  # a ROUTER can only answer
-        self._lost_until: float | None = None  # the connection is lost, and may come back until then
-        self._dying_until: float | None = None  # the peer is dead, and its last words may come until then
-        self._inbox: deque[Unit] = deque()
-        self._arrived = 0  # the number of the last unit that came,
-        self._taken = 0  # and of the last one that was read
-        self._asked_for = 0  # the peer wants to know when this one was
-        self._ended = False  # nothing more will come
-        self._decoder = framing.FrameDecoder()
-        self._messages: Iterator[Message] = iter(())
-        self._failure: CommunicatorError | None = None
-        self._writers: list[Doorbell] = []  # of the threads that wait to write
+        self._met: set[Line] = set()
         self._reading = RLock()
         self._large = RLock()
-        for descriptor in (*self._lines, self._bell.fileno()):
+        self._small = RLock()
+        self._writing = RLock()
+        # The news of the other line matter only where its connection can come back: then all must be sent again.
+        lines = (wiring.incoming.descriptor, wiring.incoming.news, *wiring.door)
+        for descriptor in (*lines, self._bell.fileno(), *((wiring.outgoing.news,) if lasting else ())):
             self._watch.add(descriptor)
         if alarm is not None:
             self._watch.add(alarm.fileno())
-        exchange.join(peer, self)
+        self._bell.ring()  # what has come by now may not show any more
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -188,66 +168,37 @@ class ZmqCommunicator(FramedCommunicator):
 
     def receive(self, timeout: float | None) -> Message:
         """Wait for one frame; see `FramedCommunicator.receive`."""
-        deadline = _deadline(timeout)
-        self._exchange.check_thread()
-        _take(self._reading, deadline)
         try:
-            return self._next_message(deadline)
+            return self._arrived.popleft()  # one look brings many, and they need no lock
+        except IndexError:
+            pass
+        deadline = deadline_of(timeout)
+        try:
+            return alone(self._reading, deadline, self._next_message, deadline)
         finally:
-            self._reading.release()
-            if self._flushed:
+            if self._unfinished:
                 self._release()
 
     def _next_message(self, deadline: float | None) -> Message:
+        incoming, arrived = self._incoming, self._arrived
         while True:
-            message = next(self._messages, None)
-            if message is not None:
-                self.check_usable()
-                return message
-            unit = self._next_unit()
-            if unit is None:
-                self._wait_to_read(deadline)
-                continue
-            try:
-                if unit.kind == units.MESSAGE:
-                    return framing.decode(unit.buffers())
-                self._messages = iter(self._decoder.feed(unit.parts[0] if unit.parts else unit.rest))
-            except (BrokenError, ProtocolError) as error:
-                self._failure = type(error)(*error.args)
-                raise
-            if deadline is not None and monotonic() >= deadline and not self._inbox:
-                raise TimeoutError("no whole message has come in time")
-
-    def _next_unit(self) -> Unit | None:
-        """The next unit, or None if there is nothing to read now."""
-        with self._exchange.lock:
             self.check_usable()
-            if self._failure is not None:
-                raise self._failure
-            if not self._inbox:
-                self._self_served = True
-                self._exchange.pump()
-                self._look_after_peer()
-                self._self_served = False
-            if self._inbox:
-                unit = self._inbox.popleft()
-                self._taken = unit.number
-                if self._asked_for and self._taken >= self._asked_for:
-                    self._acknowledge()
-                return unit
-            if self._failure is not None:
-                raise self._failure
-            if self._ended:
-                self._decoder.finish()
-                raise EndOfMessages
-            if self._rung:
-                self._bell.clear()
-                self._rung = False
-            return None
-
-    def _acknowledge(self) -> None:
-        self._asked_for = 0
-        self._say(units.TAKEN)
+            if arrived:
+                try:
+                    return arrived.popleft()
+                except IndexError:
+                    pass  # another thread was faster
+            if not incoming.quiet:
+                incoming.take_in()
+                if not (arrived or incoming.quiet) and deadline is not None and monotonic() >= deadline:
+                    # In a large message: the caller has other things to do, and is told when to come back.
+                    self._bell.ring()
+                    raise TimeoutError("no whole message has come in time")
+            else:
+                if incoming.over:
+                    self._outgoing.over = True
+                    incoming.check_end()
+                self._wait_to_read(deadline)
 
     def _wait_to_read(self, deadline: float | None) -> None:
         """Wait until something may be there to read; whoever calls tries again.
@@ -255,261 +206,143 @@ class ZmqCommunicator(FramedCommunicator):
         Raises:
             TimeoutError, ClosedError: as `Communicator.read`.
         """
-        now = monotonic()
-        # Of these the first two are short, and their end shows in no descriptor.
-        ends = [end for end in (self._dying_until, self._lost_until, deadline) if end is not None]
-        ready = self._watch.wait(min(ends) - now if ends else None)
-        self.check_usable()
-        if ready:
-            if self._lifeline in ready:
-                with self._exchange.lock:
-                    self._hung_up()
-        elif deadline is not None and monotonic() >= deadline:
+        until = self._wiring.incoming.lost_until  # shows in no descriptor, if it is sooner
+        if until is None or (deadline is not None and deadline < until):
+            until = deadline
+        ready = self._watch.wait(None if until is None else until - monotonic())
+        if self._wiring.incoming.descriptor in ready:
+            self._incoming.quiet = False
+        if len(ready) > 1 or (ready and self._incoming.quiet):
+            self._attend(ready)
+        elif not ready and deadline is not None and monotonic() >= deadline:
             raise TimeoutError("no message came in time")
 
-    # What the exchange brings: with its lock
-
-    def arrived(self, first: bytes, parts: list[memoryview]) -> None:
-        """Take in what the peer has sent."""
-        try:
-            unit = Unit(first, parts)
-            if self._outbox.unconfirmed and unit.taken:
-                self._confirmed(unit.taken)
-        except (ProtocolError, ValueError) as error:
-            self._fail(ProtocolError(f"the peer does not keep to the protocol: {error}"))
-            return
-        if unit.kind in (units.MESSAGE, units.FRAMES):
-            self._put(unit)
-        elif unit.kind == units.ASK:
-            self._asked(unit.number)
-        elif unit.kind == units.END:
-            self._finish(unit.number)
-        elif unit.kind in (units.HELLO, units.WELCOME):
-            self.greeted(unit)
-
-    def _put(self, unit: Unit) -> None:
-        if unit.broken_off or unit.number <= self._arrived:
-            return  # it will be, or was, sent again
-        if unit.number > self._arrived + 1:
-            if not self.limits.patience:
-                self._fail(BrokenError(f"units {self._arrived + 1} to {unit.number - 1} were lost on the way"))
-            return  # the connection was lost, and they will be sent again
-        self._arrived = unit.number
-        if self._closed:
-            return
-        if unit.asking:
-            self._asked_for = unit.number
-        self._inbox.append(unit)
-        self._ring()
-
-    def _asked(self, number: int) -> None:
-        self._asked_for = max(self._asked_for, number)
-        if self._taken >= number:
-            self._acknowledge()
-
-    def _confirmed(self, taken: int) -> None:
-        for parcel in self._outbox.confirm(taken):
-            if parcel.parts:
-                self._exchange.recycle(parcel.parts)
-        self._wake_writers()
-
-    def _finish(self, number: int) -> None:
-        if number > self._arrived:
-            self._fail(BrokenError(f"the peer closed with {number - self._arrived} units that never came"))
-        self._end()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._connected = False
-        self._ring()
-        self._wake_writers()
-
-    def _ring(self) -> None:
-        """Have `fileno` show that there is something to read, unless it is the reader who has found it."""
-        if not (self._rung or self._self_served):
-            self._rung = True
-            self._bell.ring()
-
-    def _fail(self, error: CommunicatorError) -> None:
-        self._failure = self._failure or error
-        self._end()
-
-    def _wake_writers(self) -> None:
-        for bell in self._writers:
-            bell.ring()
-
-    # The peer's life: with the lock of the exchange
-
-    def _hung_up(self) -> None:
-        """The other end of the lifeline is closed: the peer is dead, or has closed its end."""
-        if self._dying_until is None:
-            self._watch.drop(self._lifeline)
-            self._lines.remove(self._lifeline)
-            self._dying_until = monotonic() + LAST_WORDS
-            self._look_after_peer()
-
-    def _look_after_peer(self) -> None:
-        if self._ended:
-            return
-        now = monotonic() if self._dying_until is not None or self._lost_until is not None else 0.0
-        if self._dying_until is not None and (now >= self._dying_until or not self._still_reachable()):
-            self._exchange.pump()
-            self._end()
-        elif self._lost_until is not None and now >= self._lost_until:
-            self._fail(BrokenError(f"{_GONE}: its connection was lost, and did not come back in time"))
-
-    def _still_reachable(self) -> bool:
-        """Whether the rest of what a dead peer has sent is still being read. Only a ROUTER can tell."""
-        return bool(self.peer) and self._say(units.TAKEN)
-
-    def lost(self) -> None:
-        """Take note that the connection is lost; it may come back."""
-        if not self._ended and self._lost_until is None:
-            self._connected = False
-            self._lost_until = monotonic() + self.limits.patience
-            if self._alarm is not None:
-                self._alarm.set(self.limits.patience)
-
-    def greeted(self, unit: Unit) -> None:
-        """The peer is there, for the first time or again: what it has not got it gets now."""
-        self._connected = True
-        self._lost_until = None
-        if self._alarm is not None:
+    def _attend(self, ready: set[int]) -> None:
+        """See to what is not a message."""
+        if self._bell.fileno() in ready:
+            self._bell.clear()
+            self._incoming.quiet = False
+        self._wiring.answer(ready)
+        if self._wiring.incoming.news in ready:
+            self._incoming.look()
+            self._set_alarm()
+        if self._alarm is not None and self._alarm.fileno() in ready:
             self._alarm.clear()
-        if unit.kind == units.WELCOME:
-            self.welcome = True
-        elif self.limits.patience:
-            self._say(units.WELCOME)
-        when_met, self.when_met = self.when_met, None
-        if when_met is not None:
-            when_met()
-        self._send_again(unit.taken)
+        if self._wiring.outgoing.news in ready and not is_mine(self._writing):
+            try:
+                alone(self._writing, 0.0, self._outgoing.look)
+            except TimeoutError:
+                pass  # who has it will look
 
-    def greet(self) -> None:
-        """Say hello, as the Task does on every connection."""
-        self._say(units.HELLO)
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            until = self._wiring.incoming.lost_until
+            if until is None:
+                self._alarm.clear()
+            else:
+                self._alarm.set(until - monotonic())
 
     # Writing
 
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Send one frame, a large one in pieces; see `FramedCommunicator.send`."""
-        deadline = _deadline(timeout)
-        self._exchange.check_thread()
-        size = sum(map(len, buffers))
-        head = len(buffers[0])
         try:
-            if size <= SMALL_BYTES:
-                kind = units.MESSAGE if len(buffers) <= 2 else units.FRAMES
-                self._post(Parcel(kind, head, b"".join(buffers), (), size), deadline)
-            elif not all(map(len, buffers)):  # an empty part has a meaning of its own: see Unit.broken_off
-                self._post(Parcel(units.FRAMES, 0, b"", [b"".join(buffers)], size), deadline)
-            elif size <= WHOLE_BYTES:
-                self._post(Parcel(units.MESSAGE, head, bytes(buffers[0]), buffers[1:], size), deadline)
-            else:
-                self._send_pieces(buffers, deadline)
+            if len(buffers) == 1 and self._sent_at_once(buffers[0]):
+                return
+            self._send_in_turn(buffers, deadline_of(timeout))
         finally:
-            if self._flushed:
+            if self._unfinished:
                 self._release()
 
-    def _send_pieces(self, buffers: list[Buffer], deadline: float | None) -> None:
-        _take(self._large, deadline)
-        numbers: deque[int] = deque([0] * PIECES_AHEAD, maxlen=PIECES_AHEAD)
+    def _sent_at_once(self, frame: Buffer) -> bool:
+        """Send a small frame, if nobody else is writing and there is room; False if it is still to be sent."""
+        lock = self._writing
+        if is_mine(lock):
+            return False
         try:
-            for frame in framing.split(buffers):
-                parcel = Parcel(units.FRAMES, 0, b"", [b"".join(frame)], sum(map(len, frame)))
-                numbers.append(self._post(parcel, deadline, numbers[0]))
+            if not lock.acquire(False):
+                return False
+            try:
+                return self._outgoing.send_small(frame)
+            finally:
+                lock.release()
         except BaseException:
-            if numbers[-1] and not (self._ended or self._closed):  # the reader is not to wait for the rest
-                with self._exchange.lock:
-                    self._dispatch(Parcel(units.FRAMES, 0, framing.GIVEN_UP, (), 0))
+            if is_mine(lock):  # it was raised between acquire and try
+                lock.release()
             raise
-        finally:
-            self._large.release()
 
-    def _post(self, parcel: Parcel, deadline: float | None, earlier: int = 0) -> int:
-        """Send a unit as soon as there is room, and unit `earlier` is confirmed; gives its number."""
-        parcel.size += OVERHEAD
-        while True:
-            with self._exchange.lock:
-                self._check_writable()
-                if self._may_send(parcel.size, earlier):
-                    parcel.parts = [self._exchange.frame(part) for part in parcel.parts]
-                    return self._dispatch(parcel)
-            self._wait_to_write(parcel.size, earlier, deadline)
-
-    def _may_send(self, size: int, earlier: int) -> bool:
-        if self._outbox.has_room(size, earlier):
-            return True
-        self._exchange.pump()
-        return self._outbox.has_room(size, earlier)
-
-    def _dispatch(self, parcel: Parcel) -> int:
-        asking = self._outbox.add(parcel)
-        if self._sent + 1 == parcel.number:
-            self._transmit(parcel, asking=asking)
+    def _send_in_turn(self, buffers: list[Buffer], deadline: float | None) -> None:
+        size = sum(map(len, buffers))
+        if size <= SMALL_BYTES:
+            alone(self._small, deadline, self._send_unit, PARTS, [b"".join(buffers)], deadline)
+        elif not all(map(len, buffers)):  # an empty part has a meaning of its own: see control
+            alone(self._small, deadline, self._send_unit, STREAM, [b"".join(buffers)], deadline)
+        elif size <= WHOLE_BYTES:
+            alone(self._small, deadline, self._send_unit, PARTS, buffers, deadline)
         else:
-            self._send_again(self._sent)
-        return parcel.number
+            alone(self._large, deadline, self._send_pieces, buffers, deadline)
 
-    def _send_again(self, number: int) -> None:
-        """Send what comes after this number: the connection was lost, or a signal handler has interrupted us."""
-        for parcel in self._outbox.after(number):
-            self._transmit(parcel, asking=True)
-
-    def _transmit(self, parcel: Parcel, *, asking: bool) -> None:
-        if self._connected:
-            first = header(
-                parcel.kind, parcel.number, self._taken, cut=parcel.cut, count=len(parcel.parts), asking=asking
-            )
-            if self._exchange.transmit(self.peer, first + parcel.rest, parcel.parts):
-                self._sent = parcel.number
-            else:
-                self._unreachable()
-        else:
-            self._sent = parcel.number  # all that is not confirmed is sent when the peer says hello
-
-    def _say(self, kind: int, number: int = 0) -> bool:
-        """Send a word that is not numbered."""
-        return self._exchange.transmit(self.peer, header(kind, number, self._taken))
-
-    def _unreachable(self) -> None:
-        if self.limits.patience:
-            self.lost()
-        else:
-            self._connected = False
-            if self._dying_until is None:
-                self._dying_until = monotonic() + LAST_WORDS
-            self._ring()
-
-    def _check_writable(self) -> None:
-        self.check_usable()
-        if self._ended or self._dying_until is not None:
-            raise BrokenError(_GONE)
-
-    def _wait_to_write(self, size: int, earlier: int, deadline: float | None) -> None:
-        """Wait until there may be room; whoever calls tries again."""
-        bell = Doorbell()
+    def _send_pieces(self, buffers: list[Buffer], deadline: float | None) -> None:
         try:
-            with self._exchange.lock:
-                self._check_writable()
-                if self._may_send(size, earlier):
-                    return
-                self._writers.append(bell)
-                self._say(units.ASK, self._outbox.number)
-                if self._may_send(size, earlier):
-                    return
-            rest = None if deadline is None else deadline - monotonic()
-            if rest is not None and rest <= 0:
-                raise TimeoutError("the peer did not take the message in time")
-            ready = wait([*self._lines, bell.fileno()], rest)
-            if self._lifeline in ready:
-                with self._exchange.lock:
-                    self._hung_up()
-        finally:
-            with self._exchange.lock:
-                if bell in self._writers:
-                    self._writers.remove(bell)
-            bell.close()
+            for piece in framing.split(buffers):
+                alone(self._small, deadline, _let_others_go_first)
+                self._send_unit(STREAM, piece, deadline, PIECES_AHEAD)
+        except BaseException:
+            self._given_up = True
+            raise
+
+    def _send_unit(self, kind: int, buffers: Sequence[Buffer], deadline: float | None, ahead: int = 1 << 62) -> None:
+        alone(self._writing, deadline, self._post, kind, buffers, deadline, ahead)
+
+    def _post(self, kind: int, buffers: Sequence[Buffer], deadline: float | None, ahead: int) -> None:
+        outgoing = self._outgoing
+        size = sum(map(len, buffers))
+        asked = False
+        while True:
+            self.check_usable()
+            if outgoing.has_room(size, ahead):
+                break
+            if asked:
+                self._wait_to_write(deadline)
+                continue
+            outgoing.ask()
+            asked = True  # and look again: to ask may have swallowed the news of what was said
+        if self._given_up:
+            outgoing.post(STREAM, [framing.GIVEN_UP])
+            self._given_up = False
+        outgoing.post(kind, buffers)
+
+    def _wait_to_write(self, deadline: float | None) -> None:
+        line = self._wiring.outgoing
+        now = monotonic()
+        if deadline is not None and now >= deadline:
+            raise TimeoutError("the peer did not take the message in time")
+        ends = [end for end in (line.lost_until, deadline) if end is not None]
+        descriptors = [line.descriptor, line.news, *self._wiring.door, self._closing_bell.fileno()]
+        self._wiring.answer(wait(descriptors, min(ends) - now if ends else None))
+
+    # The first words
+
+    def is_met(self, proof: bytes) -> bool:
+        """Whether the Task has said hello on both lines; then it is welcomed, and may write.
+
+        Raises:
+            BrokenError: it is gone, or somebody else has spoken.
+        """
+        self._wiring.answer(set(self._wiring.door))
+        for line in (self._wiring.incoming, self._wiring.outgoing):
+            line.look()
+            heard = line.hear() if line not in self._met else b""
+            if heard:
+                if read_control(heard)[0] != HELLO or credential(heard) != proof:
+                    raise BrokenError("somebody else has come")
+                self._met.add(line)
+            elif line.is_gone:
+                raise BrokenError("the peer is gone")
+        if len(self._met) < 2:
+            return False
+        self._wiring.outgoing.say(control(WELCOME))
+        return True
 
     # Closing
 
@@ -518,69 +351,61 @@ class ZmqCommunicator(FramedCommunicator):
         if self.forked:  # the context is the parent's: even to close it here would speak for it
             self._close_descriptors()
             return
-        if self._exchange.lock._is_owned():  # type: ignore[attr-defined]  # as in `check_thread`
-            self._flushed = True  # by a signal handler, which cannot wait for what it interrupted: that one releases
+        self._bell.ring()
+        self._closing_bell.ring()
+        if is_mine(self._reading) or is_mine(self._writing):
+            self._unfinished = True
             return
-        deadline = monotonic() + self.limits.linger
-        with self._exchange.lock:
-            self._bell.ring()
-            self._wake_writers()
-            self._inbox.clear()
-        unconfirmed = self._flush(deadline)
-        with self._exchange.lock:
-            if self._connected:
-                self._say(units.END, self._outbox.number)
-            self._connected = False
-        self._flushed = True
         self._release()
-        if unconfirmed:
-            _warn(unconfirmed, self.limits.linger)
 
     def abandon(self) -> None:
         """Close at once: there is nobody to wait for."""
-        self._end()
+        self._outgoing.over = True
         self.close()
 
     def _release(self) -> None:
-        """Let go of everything when no thread uses it any more."""
-        if self._reading._is_owned() or self._exchange.lock._is_owned():  # type: ignore[attr-defined]  # as in `shut`
+        if not (is_mine(self._reading) or is_mine(self._writing)):
+            alone(self._reading, None, alone, self._writing, None, self._finish)
+
+    def _finish(self) -> None:
+        """Let go of everything; every other thread is awake, and on its way out."""
+        if self._released:
             return
-        with self._reading:  # its thread is awake, and on its way out
-            if self._released:
-                return
-            self._released = True
-            self._exchange.leave(self.peer)
-            self._exchange.release(LAST_WORDS)
+        self._released = True
+        try:
+            self._incoming.leave()
+            unconfirmed = self._flush(monotonic() + self._limits.linger)
+            self._outgoing.end()
+        finally:
+            self._wiring.close()
             self._close_descriptors()
+        if unconfirmed:
+            _warn(unconfirmed, self._limits.linger)
 
     def _flush(self, deadline: float) -> int:
-        """Wait for confirmations; gives how many units of a living peer's are missing at the end."""
-        asked = False
-        with self._exchange.lock:
-            self._send_again(self._sent)
+        """Wait for confirmations; gives how many bytes of a living peer's are missing at the end."""
+        lines = (self._wiring.incoming, self._wiring.outgoing)
+        descriptors = [lines[1].descriptor, *(line.news for line in lines), *self._wiring.door]
+        connections = -1
         while True:
-            with self._exchange.lock:
-                self._exchange.pump()
-                if self._lifeline in self._lines and wait([self._lifeline], 0):
-                    self._hung_up()
-                if self._ended or self._dying_until is not None or not self._outbox.unconfirmed:
-                    return 0
-                if monotonic() >= deadline:
-                    return self._outbox.unconfirmed
-                if not asked and self._connected:
-                    asked = True
-                    if not self._say(units.ASK, self._outbox.number):
-                        self._unreachable()
-                    continue  # for it may have been answered while we asked
-            wait(self._lines, deadline - monotonic())
+            self._outgoing.look()
+            self._incoming.look()
+            unconfirmed = self._outgoing.unconfirmed
+            now = monotonic()
+            if not unconfirmed or now >= deadline:
+                return unconfirmed
+            if lines[1].made != connections:
+                connections = lines[1].made
+                self._outgoing.ask()  # and look again: to ask may have swallowed the answer
+                continue
+            self._wiring.answer(wait(descriptors, deadline - now))
 
     def _close_descriptors(self) -> None:
         self._watch.close()
         self._bell.close()
+        self._closing_bell.close()
         if self._alarm is not None:
             self._alarm.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
 
 
 def missing() -> str | None:
@@ -603,17 +428,9 @@ def missing() -> str | None:
 def _warn(unconfirmed: int, linger: float) -> None:
     import warnings  # noqa: PLC0415 - not needed by a Task whose messages arrive
 
-    text = f"zmq: {unconfirmed} messages or pieces were not confirmed within {linger:g} s, and may be lost"
+    text = f"zmq: messages of up to {unconfirmed} bytes were not confirmed within {linger:g} s, and may be lost"
     warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
-def _take(lock: RLock, deadline: float | None) -> None:
-    if lock._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks, too
-        raise BusyError("a signal handler or a finalizer interrupted this thread in the same call; use another thread")
-    rest = -1.0 if deadline is None else min(max(0.0, deadline - monotonic()), TIMEOUT_MAX)
-    if not lock.acquire(True, rest):
-        raise TimeoutError("other threads kept the communicator busy")
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else monotonic() + timeout
+def _let_others_go_first() -> None:
+    pass

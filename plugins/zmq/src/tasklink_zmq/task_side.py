@@ -1,10 +1,10 @@
-"""The Task's side: reach the Executor, prove the key, and open the socket.
+"""The Task's side: reach the Executor, prove the key, and connect both lines.
 
 Over ipc the way leads through a rendezvous (see `tasklink.rendezvous`), where both sides prove that they hold the key.
-The Executor says there under which name it will know this Task, and opens the socket of that name for it alone. The
-connection of the rendezvous stays open as the lifeline: it ends when either process does.
+The Executor then opens two sockets for this Task alone, and says where they are, with what to say there first.
 
-Over tcp libzmq itself does all this: CURVE encrypts and proves, both ways.
+Over tcp libzmq itself does all this: CURVE encrypts and proves, both ways. Who asks at the Executor's port is told two
+other ports, which are this Task's own.
 
 Part of the Task side: standard library and pyzmq, Python 3.9.
 """
@@ -15,125 +15,132 @@ import os
 from time import monotonic
 
 import zmq
+from zmq.backend import Context
 
 from tasklink.errors import AuthenticationError, BrokenError
 from tasklink.rendezvous import task_side
 from tasklink_zmq.communicator import Limits, ZmqCommunicator
-from tasklink_zmq.exchange import Exchange
-from tasklink_zmq.monitor import Monitor
+from tasklink_zmq.control import HELLO, WELCOME, control, read_control
+from tasklink_zmq.line import NOBLOCK, Line, check_descriptors
 from tasklink_zmq.watch import wait
+from tasklink_zmq.wiring import Wiring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from zmq.backend import Socket
+
     from tasklink.communicator import Address
 
-NAME_BYTES = 16
-KEY_CHARACTERS = 40  # of a CURVE key in Z85
+PROOF_BYTES = 16
+# The number of the peer in hexadecimal, and the proof.
+INVITATION_BYTES = 4 + PROOF_BYTES
+_KEY_CHARACTERS = 40  # of a CURVE key in Z85
 
 
-def socket_path(folder: str, name: bytes) -> str:
-    """Where the socket for the peer of this name is; as long as the path of the rendezvous itself."""
-    return f"{folder}/{name[:3].hex()}"
+def socket_paths(folder: str, number: bytes) -> tuple[str, str]:
+    """Where the sockets of a peer are, as the Task sees them: for what comes in, and what goes out."""
+    place = f"{folder}/{number.decode()}"
+    return f"{place}-i", f"{place}-o"  # as long as the path of the rendezvous itself
 
 
 def reach(address: Address) -> ZmqCommunicator:
     """Connect; see `Communicator.connect`."""
-    numbers = address.details["limits"]
+    details = address.details
+    numbers, timeout = details["limits"], details["timeout"]
     assert isinstance(numbers, list)
+    assert isinstance(timeout, (int, float))
     limits = Limits(*numbers)
-    return _over_tcp(address, limits) if "endpoint" in address.details else _over_ipc(address, limits)
+    deadline = monotonic() + timeout
+    if "endpoint" in details:
+        return _over_tcp(address, limits, deadline)
+    return _over_ipc(address, limits, deadline)
 
 
-def _over_ipc(address: Address, limits: Limits) -> ZmqCommunicator:
-    path, timeout = address.details["path"], address.details["timeout"]
+def _over_ipc(address: Address, limits: Limits, deadline: float) -> ZmqCommunicator:
+    path = address.details["path"]
     assert isinstance(path, str)
-    assert isinstance(timeout, (int, float))
-    lifeline = task_side.reach(address)
+    connection = task_side.reach(address)
     try:
-        name = _read_name(lifeline, monotonic() + timeout)
-        exchange = Exchange(zmq.DEALER)
-        exchange.socket.set(zmq.RECONNECT_IVL, -1)  # the name is taken away when we have come
-        exchange.socket.set(zmq.ROUTING_ID, name)
-        exchange.socket.connect(f"ipc://{socket_path(os.path.dirname(path), name)}")  # noqa: PTH120 - pathlib takes 5 ms
-        communicator = ZmqCommunicator(exchange, b"", limits, lifeline)
-    except BaseException:
-        os.close(lifeline)
-        raise
-    communicator.greet()
-    return communicator
+        invitation = _read_invitation(connection, deadline)
+    finally:
+        os.close(connection)
+    incoming, outgoing = socket_paths(os.path.dirname(path), invitation[:-PROOF_BYTES])  # noqa: PTH120 - pathlib takes 5 ms
+    return _connected(
+        Wiring(), limits, (f"ipc://{incoming}", f"ipc://{outgoing}"), invitation[-PROOF_BYTES:], path, deadline
+    )
 
 
-def _read_name(lifeline: int, deadline: float) -> bytes:
-    if not wait([lifeline], deadline - monotonic()):
+def _read_invitation(connection: int, deadline: float) -> bytes:
+    if not wait([connection], deadline - monotonic()):
         raise TimeoutError("the Executor did not say where to go in time")
-    name = os.read(lifeline, NAME_BYTES)  # so little comes in one
-    if len(name) != NAME_BYTES:
+    invitation = os.read(connection, INVITATION_BYTES)  # so little comes in one
+    if len(invitation) != INVITATION_BYTES:
         raise BrokenError("the Executor hung up: it has no descriptors left, or the run is over")
-    return name
+    return invitation
 
 
-def _over_tcp(address: Address, limits: Limits) -> ZmqCommunicator:
-    endpoint, timeout = address.details["endpoint"], address.details["timeout"]
+def _over_tcp(address: Address, limits: Limits, deadline: float) -> ZmqCommunicator:
+    endpoint = address.details["endpoint"]
     assert isinstance(endpoint, str)
-    assert isinstance(timeout, (int, float))
-    server, public, secret = (address.key[start : start + KEY_CHARACTERS] for start in (0, 40, 80))
-    exchange = Exchange(zmq.DEALER)
-    exchange.socket.set(zmq.ROUTING_ID, os.urandom(NAME_BYTES))
-    exchange.socket.set(zmq.CURVE_SERVERKEY, server)
-    exchange.socket.set(zmq.CURVE_PUBLICKEY, public)
-    exchange.socket.set(zmq.CURVE_SECRETKEY, secret)
-    set_up_tcp(exchange, limits)
-    monitor = Monitor(exchange)
-    communicator = ZmqCommunicator(exchange, b"", limits)
-    hello = _Arrival(communicator)
-    exchange.look_around = lambda: monitor.look(hello.connected, hello.lost, hello.refused)
-    exchange.socket.connect(endpoint)
+    server, public, secret = (address.key[start : start + _KEY_CHARACTERS] for start in (0, 40, 80))
+
+    def prove(socket: Socket) -> None:
+        socket.set(zmq.CURVE_SERVERKEY, server)
+        socket.set(zmq.CURVE_PUBLICKEY, public)
+        socket.set(zmq.CURVE_SECRETKEY, secret)
+
+    check_descriptors()
+    context = Context(1)
+    line = Line(context, int(zmq.REQ), limits.patience)
     try:
-        _wait_for_welcome(exchange, hello, endpoint, monotonic() + timeout)
+        prove(line.socket)
+        line.socket.connect(endpoint)
+        line.socket.send(b"", NOBLOCK)
+        ports = _heard(line, [line], endpoint, deadline).split()
+    finally:
+        line.close()
+        context.term()
+    wiring = Wiring(limits.patience)
+    wiring.set_up(prove)
+    host = endpoint.rpartition(":")[0]
+    incoming, outgoing = (f"{host}:{int(port)}" for port in ports)
+    return _connected(wiring, limits, (incoming, outgoing), b"", endpoint, deadline)
+
+
+def _connected(  # noqa: PLR0917 - all that there is to know, once
+    wiring: Wiring, limits: Limits, endpoints: tuple[str, str], proof: bytes, place: str, deadline: float
+) -> ZmqCommunicator:
+    """Connect both lines, say hello on each, and wait until the Executor has heard it."""
+    lines = (wiring.incoming, wiring.outgoing)
+    try:
+        for line, endpoint in zip(lines, endpoints):
+            line.socket.connect(endpoint)
+            line.say(control(HELLO) + proof)
+        _check_welcome(_heard(wiring.incoming, lines, place, deadline), place)
+        return ZmqCommunicator(wiring, limits)
     except BaseException:
-        communicator.abandon()
+        wiring.close()
         raise
-    return communicator
 
 
-class _Arrival:
-    """What happens to the connection of a Task."""
-
-    def __init__(self, communicator: ZmqCommunicator) -> None:
-        self._communicator = communicator
-        self.was_refused = False
-
-    @property
-    def is_welcome(self) -> bool:
-        return self._communicator.welcome
-
-    def connected(self, _: int) -> None:
-        self._communicator.greet()
-
-    def lost(self, _: int) -> None:
-        self._communicator.lost()
-
-    def refused(self) -> None:
-        self.was_refused = True
+def _check_welcome(word: bytes, place: str) -> None:
+    if read_control(word)[0] != WELCOME:
+        raise BrokenError(f"who listens at {place} says something else than that we are welcome")
 
 
-def _wait_for_welcome(exchange: Exchange, hello: _Arrival, endpoint: str, deadline: float) -> None:
+def _heard(line: Line, lines: tuple[Line, ...] | list[Line], place: str, deadline: float) -> bytes:
+    """Wait for the first word on a line."""
     while True:
-        with exchange.lock:
-            exchange.pump()
-        if hello.is_welcome:
-            return
-        if hello.was_refused:
-            raise AuthenticationError(f"who listens at {endpoint} does not know the key of this run, or we not theirs")
+        for each in lines:
+            each.look()
+        word = line.hear()
+        if word:
+            return word
+        if any(each.refused for each in lines):
+            raise AuthenticationError(f"who listens at {place} does not know the key of this run, or we not theirs")
+        if any(each.is_gone for each in lines):
+            raise BrokenError("the Executor hung up: it has no descriptors left, or the run is over")
         if monotonic() >= deadline:
-            raise TimeoutError(f"the Executor, which listens at {endpoint}, did not answer in time")
-        wait(exchange.descriptors, deadline - monotonic())
-
-
-def set_up_tcp(exchange: Exchange, limits: Limits) -> None:
-    """Have libzmq notice that a peer on another machine is gone without a word."""
-    milliseconds = int(limits.patience * 1000)
-    exchange.socket.set(zmq.HEARTBEAT_IVL, max(1, milliseconds // 4))
-    exchange.socket.set(zmq.HEARTBEAT_TIMEOUT, max(1, milliseconds))
-    exchange.socket.set(zmq.IPV6, 1)
-    exchange.socket.set(zmq.HANDSHAKE_IVL, 2000)
+            raise TimeoutError(f"the Executor, which listens at {place}, did not answer in time")
+        descriptors = [descriptor for each in lines for descriptor in (each.descriptor, each.news)]
+        wait(descriptors, deadline - monotonic())
