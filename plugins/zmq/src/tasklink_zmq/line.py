@@ -173,4 +173,4 @@ class Line:
         # Before its reader is closed: libzmq's own thread waits for ever to tell of an event that nobody can read.
         self.socket.monitor(None, 0)
         self._monitor.close(0)
-        self.socket.close()
+        self.socket.close(0 if self.is_gone else LINGER_MILLISECONDS)
