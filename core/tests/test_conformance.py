@@ -6,12 +6,16 @@ import importlib
 import re
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from tasklink.errors import BrokenError, EndOfMessages
+from tasklink.message import Message
 from tasklink.testing import CHECKS, CommunicatorConformance, ConformanceError, Skipped, Subject
+from tasklink.testing.adversary import Adversary
 from tasklink.testing.catalogue import GROUPS
 from tasklink.testing.check import Check, clause
 from tasklink.testing.contract import CLAUSES
@@ -92,6 +96,84 @@ class TestMutants:
         """Whatever the issue of the kit asks for is among them, and most clauses have a mutant."""
         assert len(MUTANTS) >= 14
         assert len({BY_NAME[mutant.fails[0]].clause for mutant in MUTANTS}) >= 25
+
+
+class DropsEveryFifth(ModelCommunicator):
+    """Loses messages."""
+
+    def send(self, buffers: Any, timeout: float | None) -> None:
+        """Send, or not."""
+        self.count = getattr(self, "count", 0) + 1
+        if self.count % 5:
+            super().send(buffers, timeout)
+
+
+class RepeatsAfterATimeOut(ModelCommunicator):
+    """Sends what ran out of time again with the next message."""
+
+    late: Any = None
+
+    def send(self, buffers: Any, timeout: float | None) -> None:
+        """Send, and what is late before it."""
+        if self.late is not None:
+            super().send(self.late, timeout)
+            super().send(self.late, timeout)
+            self.late = None
+        try:
+            super().send(buffers, timeout)
+        except TimeoutError:
+            self.late = [bytes(buffer) for buffer in buffers]
+            raise
+
+
+class ForgetsWhatItBegan(ModelCommunicator):
+    """Begins a message anew where a part of another one has gone out."""
+
+    def send(self, buffers: Any, timeout: float | None) -> None:
+        """Send as if nothing were under way."""
+        self._outgoing = None
+        self._given_up = False
+        super().send(buffers, timeout)
+
+
+class TestMachines:
+    """A machine that finds nothing where there is something proves nothing, either."""
+
+    @pytest.mark.parametrize("kind", [DropsEveryFifth, RepeatsAfterATimeOut, ForgetsWhatItBegan])
+    def test_a_fault_is_found(self, kind: type[ModelCommunicator]) -> None:
+        """The shortest conversation that shows it is in the text."""
+        finding = run(BY_NAME["check_conversations_over_an_adversary"], Subject(kind))
+        assert finding.outcome == "fail"
+        assert "state = OverAnAdversary()" in finding.reason
+        assert "state.teardown()" in finding.reason
+
+    def test_an_adversary_loses_nothing(self) -> None:
+        """What it holds arrives, byte by byte, and after it the end."""
+        adversary = Adversary(ModelCommunicator)
+        one, other = adversary.ends
+        try:
+            one.write(Message("first"))
+            arrived: list[Message] = []
+            passed = 0
+            while not arrived:
+                with suppress(TimeoutError):
+                    arrived.append(other.read(0))
+                passed += adversary.deliver(0, 1)
+            assert arrived[0].contents == "first"
+            assert passed > 50
+            one.write(Message("last"))
+            one.close()
+            adversary.end(0)
+            adversary.deliver_all(0)
+            assert other.read(0).contents == "last"
+            with pytest.raises(EndOfMessages):
+                other.read(0)
+            with pytest.raises(BrokenError):
+                other.write(Message("nobody reads it"))
+        finally:
+            one.close()
+            other.close()
+            adversary.close()
 
 
 class TestCatalogue:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _REMEDY = "Mended:"
 # For what a check needs beside its waits, each of which the patience bounds.
 _DEADLINE_IN_PATIENCES = 4.0
+_SOAK_IN_PATIENCES = 60.0
 
 
 class ConformanceError(AssertionError):
@@ -91,8 +92,9 @@ class Check:
         subject = subject.fresh()
         work = Work(self._run, subject)
         try:
-            if not work.ended(subject.patience * _DEADLINE_IN_PATIENCES):
-                raise self._error(_hang(work, subject))
+            deadline = subject.patience * (_SOAK_IN_PATIENCES if self.soak else _DEADLINE_IN_PATIENCES)
+            if not work.ended(deadline):
+                raise self._error(f"it hangs: it has not ended after {deadline:g} s\n{_stacks(work, subject)}")
         finally:
             started = subject.children[:]
             subject.end_children()
@@ -102,6 +104,9 @@ class Check:
         if isinstance(error, Skipped):
             raise error
         seen = str(error) if isinstance(error, ConformanceError) else _unexpected(error)
+        seen += "".join(
+            f"\n    {note}" for note in getattr(error, "__notes__", ())
+        )  # hypothesis shows an example there
         seen += "".join(f"\n  process {child.pid} ({child.errand}): {child.fate}" for child in started if child.fate)
         raise self._error(seen) from (None if isinstance(error, ConformanceError) else error)
 
@@ -183,7 +188,7 @@ def _unexpected(error: BaseException) -> str:
     return f"{_told(error)} (at {where})"
 
 
-def _hang(work: Work[None], subject: Subject) -> str:
+def _stacks(work: Work[None], subject: Subject) -> str:
     """Say where everything stands that ought to have ended."""
     frames = sys._current_frames()
     stacks = []
@@ -192,5 +197,4 @@ def _hang(work: Work[None], subject: Subject) -> str:
         if frame is not None and thread.is_alive():
             stacks.append(f"thread {thread.name} of this process:\n{''.join(traceback.format_stack(frame)[-8:])}")
     stacks += [f"process {child.pid} ({child.errand}):\n{child.stacks()}" for child in subject.children]
-    told = textwrap.indent("\n".join(stacks), "    ")
-    return f"it hangs: it has not ended after {subject.patience * _DEADLINE_IN_PATIENCES:g} s\n{told}"
+    return textwrap.indent("\n".join(stacks), "    ")

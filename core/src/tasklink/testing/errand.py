@@ -47,9 +47,10 @@ def echo(peer: Peer) -> None:
 
 def obey(peer: Peer) -> None:
     """Do what the other process says, one order after the other, until `leave`."""
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # interrupts system calls, and no more
     orders: dict[str, Callable[..., Any]] = {
         "write": lambda contents, timeout: peer.end.write(Message(contents), timeout),
-        "urge": lambda signal, timeout: peer.end.write(Message(None, signal), timeout),
+        "tell": lambda contents, name, timeout: peer.end.write(Message(contents, name), timeout),
         "read": lambda timeout: heard(peer.end.read(timeout)),
         "close": peer.end.close,
     }
