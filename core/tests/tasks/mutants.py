@@ -11,6 +11,7 @@ import select
 import socket
 import tempfile
 import threading
+import time
 
 from tasklink import codec, framing
 from tasklink.communicator import Address, Capabilities
@@ -284,7 +285,8 @@ class ClosesOnce(ModelCommunicator):
     """Cannot be closed again."""
 
     def close(self):
-        self.check_usable()
+        if self._closed:
+            self.check_usable()
         super().close()
 
 
@@ -355,7 +357,11 @@ class SaysItHasALimit(ModelCommunicator):
     capabilities = Capabilities(max_message=1 << 20)
 
     def write(self, message, timeout=None):
-        self.send(framing.encode(*message.encode()[::-1], message.signal, next(self._numbers)), timeout)
+        self.check_usable()
+        codec, buffers = message.encode()
+        sequence = message.sequence or next(self._numbers)
+        sent = (message.signal, sequence, message.after, time.time_ns(), message.rank)
+        self.send(framing.encode(buffers, codec, *sent), timeout)
 
 
 @mutant("check_zero_copy")

@@ -187,8 +187,9 @@ def adversary_machine(make: Callable[[int, int], Communicator]) -> type[RuleBase
                 for end in (0, 1):
                     self._drain(end)
             finally:
-                for communicator in self.adversary.ends:
-                    communicator.close()
+                for end in (0, 1):
+                    if self.living[end] or self.killed[end]:
+                        self.adversary.ends[end].close()
                 self.adversary.close()
 
     return OverAnAdversary

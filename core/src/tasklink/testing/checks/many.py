@@ -122,7 +122,7 @@ def check_a_fork_leaves_the_channel_alone(subject: Subject) -> None:
     that a thread may hold which does not exist there.
     """
     facts = subject.apart(fork_and_tell, "close").answer()
-    expect(facts == [None] * 4, f"`close` of both ends, twice, gave {facts} in a forked child")
+    expect(facts == [None] * 2, f"`close` of both ends gave {facts} in a forked child")
 
 
 def fork_and_tell(__: Peer, subject: Subject, what: str) -> list[str | None]:
@@ -166,7 +166,7 @@ def _fork(ours: Communicator, theirs: Communicator, what: str) -> list[str | Non
     using: list[Callable[[], object]] = []
     for end in (ours, theirs):
         using += [partial(end.write, Message()), end.read, end.fileno]
-    calls = using if what == "use" else [ours.close, theirs.close, ours.close, theirs.close]
+    calls = using if what == "use" else [ours.close, theirs.close]
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
