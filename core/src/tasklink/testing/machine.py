@@ -176,10 +176,11 @@ def adversary_machine(make: Callable[[int, int], Communicator]) -> type[RuleBase
             """Pass on everything, until its reader has read it."""
             if not self.living[1 - writer]:
                 return
-            more = True
-            while more:
+            idle = 0
+            while idle < 2:  # a read that gives nothing may have made room
                 moved = self.adversary.deliver_all(writer)
-                more = self.read(1 - writer, self._read(1 - writer), patient=False) or moved
+                more = self.read(1 - writer, self._read(1 - writer), patient=False)
+                idle = 0 if moved or more else idle + 1
             expect(not self.sent[writer].owed, f"{self.sent[writer].owed} messages were passed on, and do not come")
 
         def teardown(self) -> None:
@@ -210,6 +211,7 @@ def process_machine(subject: Subject) -> type[RuleBasedStateMachine]:
             ends = self.opened.enter_context(subject.peer(obey))
             self.ours: Communicator = ends[0]
             self.child: Child = ends[1]
+            self._there("read", 0)  # it is there, and bears to be interrupted
 
         def _there(self, *order: object) -> tuple[str, Any]:
             outcome: tuple[str, Any] = self.child.ask(*order)

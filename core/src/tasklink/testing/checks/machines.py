@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES, _STEPS = 25, 30
 _EXAMPLES_OF_PROCESSES, _STEPS_OF_PROCESSES = 4, 20
-_LONG = 20  # times as many
+_LONG = 100  # times as many
 
 
 @clause("2.2", group="machine", needs=[need.messages, need.examples])
