@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from tasklink.errors import BrokenError, EndOfMessages
+from tasklink.errors import BrokenError, CommunicatorError, EndOfMessages
 from tasklink.message import Message
 from tasklink.testing import CHECKS, CommunicatorConformance, ConformanceError, Skipped, Subject
 from tasklink.testing.adversary import Adversary
@@ -20,6 +22,7 @@ from tasklink.testing.catalogue import GROUPS
 from tasklink.testing.check import Check, clause
 from tasklink.testing.contract import CLAUSES
 from tasklink.testing.errand import obey
+from tasklink.testing.machine import adversary_machine
 from tasklink.testing.memory import MemorySubject
 from tasklink.testing.model import ModelCommunicator
 from tasklink.testing.suite import CommunicatorSoak
@@ -109,21 +112,22 @@ class DropsEveryFifth(ModelCommunicator):
 
 
 class RepeatsAfterATimeOut(ModelCommunicator):
-    """Sends what ran out of time again with the next message."""
+    """Gives the last message again when a read has run out of time."""
 
-    late: Any = None
+    last: Message | None = None
+    late = False
 
-    def send(self, buffers: Any, timeout: float | None) -> None:
-        """Send, and what is late before it."""
-        if self.late is not None:
-            super().send(self.late, timeout)
-            super().send(self.late, timeout)
-            self.late = None
+    def receive(self, timeout: float | None) -> Message:
+        """Read, or not."""
+        if self.late and self.last is not None:
+            self.late = False
+            return self.last
         try:
-            super().send(buffers, timeout)
+            self.last = super().receive(timeout)
         except TimeoutError:
-            self.late = [bytes(buffer) for buffer in buffers]
+            self.late = True
             raise
+        return self.last
 
 
 class ForgetsWhatItBegan(ModelCommunicator):
@@ -141,11 +145,15 @@ class TestMachines:
 
     @pytest.mark.parametrize("kind", [DropsEveryFifth, RepeatsAfterATimeOut, ForgetsWhatItBegan])
     def test_a_fault_is_found(self, kind: type[ModelCommunicator]) -> None:
-        """The shortest conversation that shows it is in the text."""
-        finding = run(BY_NAME["check_conversations_over_an_adversary"], Subject(kind))
-        assert finding.outcome == "fail"
-        assert "state = OverAnAdversary()" in finding.reason
-        assert "state.teardown()" in finding.reason
+        """A conversation that shows it is in the notes of the error."""
+        quickly = settings(
+            max_examples=300, stateful_step_count=30, deadline=None, database=None, derandomize=True,
+            phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        with pytest.raises(Exception, match=r".") as caught:
+            run_state_machine_as_test(adversary_machine(kind), settings=quickly)
+        assert isinstance(caught.value, ConformanceError | CommunicatorError)
+        assert any("state = OverAnAdversary()" in note for note in caught.value.__notes__)
 
     def test_an_adversary_loses_nothing(self) -> None:
         """What it holds arrives, byte by byte, and after it the end."""

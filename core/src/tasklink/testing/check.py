@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 _REMEDY = "Mended:"
 # For what a check needs beside its waits, each of which the patience bounds.
-_DEADLINE_IN_PATIENCES = 4.0
-_SOAK_IN_PATIENCES = 60.0
+_DEADLINE = 4.0
 
 
 class ConformanceError(AssertionError):
@@ -54,6 +53,7 @@ class Check:
         group: what it belongs to, for `--only`.
         needs: each says why the check does not apply to a Subject, or None when it does.
         soak: it is for long runs only.
+        deadline: after how many times the patience of the Subject it counts as hanging.
     """
 
     function: Callable[[Subject], None]
@@ -61,6 +61,7 @@ class Check:
     group: str
     needs: Sequence[Need] = ()
     soak: bool = False
+    deadline: float = _DEADLINE
 
     @property
     def name(self) -> str:
@@ -92,7 +93,7 @@ class Check:
         subject = subject.fresh()
         work = Work(self._run, subject)
         try:
-            deadline = subject.patience * (_SOAK_IN_PATIENCES if self.soak else _DEADLINE_IN_PATIENCES)
+            deadline = subject.patience * self.deadline
             if not work.ended(deadline):
                 raise self._error(f"it hangs: it has not ended after {deadline:g} s\n{_stacks(work, subject)}")
         finally:
@@ -123,7 +124,7 @@ class Check:
 
 
 def clause(
-    number: str, *, group: str, needs: Sequence[Need] = (), soak: bool = False
+    number: str, *, group: str, needs: Sequence[Need] = (), soak: bool = False, deadline: float = _DEADLINE
 ) -> Callable[[Callable[[Subject], None]], Check]:
     """Make a check of a function.
 
@@ -132,10 +133,11 @@ def clause(
         group: what it belongs to.
         needs: each says why the check does not apply to a Subject, or None when it does.
         soak: it is for long runs only.
+        deadline: after how many times the patience of the Subject it counts as hanging.
     """
 
     def decorate(function: Callable[[Subject], None]) -> Check:
-        return Check(function, number, group, tuple(needs), soak)
+        return Check(function, number, group, tuple(needs), soak, deadline)
 
     return decorate
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from tasklink.message import Message
 from tasklink.testing.adversary import Adversary
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SIZES = st.sampled_from([0, 1, 100, 4095, 4096, 5000, 20_000, 65_536, 300_000]) | st.integers(0, 70_000)
 SIGNALS = st.sampled_from([None, "cancel", "pause"])
 WAYS = st.sampled_from([0, 1])
+# A conversation is to go on for a while before somebody closes or dies.
+CHANCES = st.integers(0, 99).map(lambda number: number >= 80)
 
 
 class Sent:
@@ -85,12 +87,17 @@ class Sent:
 class Conversation(RuleBasedStateMachine):
     """What both machines have: two ends by number, the list for each direction, and what an outcome may be."""
 
+    delivers_when_closed = False
+
     def __init__(self) -> None:
         super().__init__()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with two new ends."""
         self.sent = [Sent(), Sent()]  # by who wrote
         self.living = [True, True]
         self.killed = [False, False]
-        self.delivers_when_closed = False
 
     def wrote(self, end: int, size: int, name: str | None, number: int, outcome: tuple[str, Any]) -> None:
         """Judge the outcome of a write."""
@@ -126,9 +133,15 @@ def adversary_machine(make: Callable[[int, int], Communicator]) -> type[RuleBase
     """
 
     class OverAnAdversary(Conversation):
-        def __init__(self) -> None:
-            super().__init__()
+        def begin(self) -> None:
+            super().begin()
             self.adversary = Adversary(make)
+
+        @precondition(lambda self: not all(self.living))
+        @rule()
+        def open_again(self) -> None:
+            self.teardown()
+            self.begin()
 
         @rule(end=WAYS, size=SIZES, name=SIGNALS, timeout=st.sampled_from([0, 0.001]))
         def write(self, end: int, size: int, name: str | None, timeout: float) -> None:
@@ -153,16 +166,18 @@ def adversary_machine(make: Callable[[int, int], Communicator]) -> type[RuleBase
             self._drain(end)
 
         @precondition(lambda self: all(self.living))
-        @rule(end=WAYS)
-        def close_one(self, end: int) -> None:
-            self.adversary.ends[end].close()
-            self._gone(end)
+        @rule(end=WAYS, chance=CHANCES)
+        def close_one(self, end: int, chance: bool) -> None:
+            if chance:
+                self.adversary.ends[end].close()
+                self._gone(end)
 
         @precondition(lambda self: all(self.living))
-        @rule(end=WAYS)
-        def kill_one(self, end: int) -> None:
-            self.killed[end] = True
-            self._gone(end)
+        @rule(end=WAYS, chance=CHANCES)
+        def kill_one(self, end: int, chance: bool) -> None:
+            if chance:
+                self.killed[end] = True
+                self._gone(end)
 
         def _gone(self, end: int) -> None:
             self.living[end] = False
@@ -200,18 +215,22 @@ def process_machine(subject: Subject) -> type[RuleBasedStateMachine]:
     """Make a machine of a communicator whose Task's end is in another process, which may be stopped and killed."""
 
     class BetweenProcesses(Conversation):
-        def __init__(self) -> None:
-            super().__init__()
-            self.delivers_when_closed = subject.kind.capabilities.delivery == "flush"
+        delivers_when_closed = subject.kind.capabilities.delivery == "flush"
+
+        def begin(self) -> None:
+            super().begin()
             self.stopped = False
             self.opened = ExitStack()
-
-        @initialize()
-        def open(self) -> None:
             ends = self.opened.enter_context(subject.peer(obey))
             self.ours: Communicator = ends[0]
             self.child: Child = ends[1]
             self._there("read", 0)  # it is there, and bears to be interrupted
+
+        @precondition(lambda self: not all(self.living))
+        @rule()
+        def open_again(self) -> None:
+            self.teardown()
+            self.begin()
 
         def _there(self, *order: object) -> tuple[str, Any]:
             outcome: tuple[str, Any] = self.child.ask(*order)
@@ -262,19 +281,21 @@ def process_machine(subject: Subject) -> type[RuleBasedStateMachine]:
             self.child.signal(signal.SIGUSR1)
 
         @precondition(lambda self: all(self.living))
-        @rule()
-        def kill(self) -> None:
-            self.child.kill()
-            self.living[1], self.killed[1], self.stopped = False, True, False
-            self.sent[0].forget()
+        @rule(chance=CHANCES)
+        def kill(self, chance: bool) -> None:
+            if chance:
+                self.child.kill()
+                self.living[1], self.killed[1], self.stopped = False, True, False
+                self.sent[0].forget()
 
         @precondition(lambda self: all(self.living) and not self.stopped)
-        @rule()
-        def close_here(self) -> None:
-            # Who delivers when it is closed waits for its reader.
-            self.closing = subject.start(self.ours.close)
-            self.living[0] = False
-            self.sent[1].forget()
+        @rule(chance=CHANCES)
+        def close_here(self, chance: bool) -> None:
+            if chance:
+                # Who delivers when it is closed waits for its reader.
+                self.closing = subject.start(self.ours.close)
+                self.living[0] = False
+                self.sent[1].forget()
 
         def teardown(self) -> None:
             try:

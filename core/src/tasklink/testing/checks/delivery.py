@@ -220,7 +220,7 @@ def check_a_large_message(subject: Subject) -> None:
     _pass_large(subject, [1, (32 << 20) + 1, 0, 16 << 20])
 
 
-@clause("2.3", group="sizes", needs=[need.messages], soak=True)
+@clause("2.3", group="sizes", needs=[need.messages], soak=True, deadline=30.0)
 def check_a_gigabyte(subject: Subject) -> None:
     """1 GiB arrives byte by byte.
 

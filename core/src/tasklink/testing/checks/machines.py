@@ -11,12 +11,13 @@ from tasklink.testing.check import Skipped, clause
 if TYPE_CHECKING:
     from tasklink.testing.subject import Subject
 
-_EXAMPLES, _STEPS = 25, 30
-_EXAMPLES_OF_PROCESSES, _STEPS_OF_PROCESSES = 4, 20
-_LONG = 100  # times as many
+_EXAMPLES, _STEPS = 50, 30
+_EXAMPLES_OF_PROCESSES, _STEPS_OF_PROCESSES = 5, 25
+_DEADLINE = 30.0  # to find the shortest conversation takes a while
+_LONG = 50  # times as many
 
 
-@clause("2.2", group="machine", needs=[need.messages, need.examples])
+@clause("2.2", group="machine", needs=[need.messages, need.examples], deadline=_DEADLINE)
 def check_conversations_over_an_adversary(subject: Subject) -> None:
     """Both ends write, read, time out, close and die, while an adversary passes their bytes on as it likes.
 
@@ -25,7 +26,7 @@ def check_conversations_over_an_adversary(subject: Subject) -> None:
     _over_an_adversary(subject, 1, repeatable=True)
 
 
-@clause("2.2", group="machine", needs=[need.messages, need.examples], soak=True)
+@clause("2.2", group="machine", needs=[need.messages, need.examples], soak=True, deadline=_DEADLINE * 2)
 def check_many_conversations_over_an_adversary(subject: Subject) -> None:
     """The same, for long, and each time others.
 
@@ -34,7 +35,7 @@ def check_many_conversations_over_an_adversary(subject: Subject) -> None:
     _over_an_adversary(subject, _LONG, repeatable=False)
 
 
-@clause("2.2", group="machine", needs=[need.messages, need.processes, need.examples])
+@clause("2.2", group="machine", needs=[need.messages, need.processes, need.examples], deadline=_DEADLINE)
 def check_conversations_of_processes(subject: Subject) -> None:
     """Two processes write, read, time out and close, and one of them is interrupted, stopped and killed.
 
@@ -43,7 +44,7 @@ def check_conversations_of_processes(subject: Subject) -> None:
     _of_processes(subject, 1, repeatable=True)
 
 
-@clause("2.2", group="machine", needs=[need.messages, need.processes, need.examples], soak=True)
+@clause("2.2", group="machine", needs=[need.messages, need.processes, need.examples], soak=True, deadline=_DEADLINE * 2)
 def check_many_conversations_of_processes(subject: Subject) -> None:
     """The same, for long, and each time others.
 
