@@ -87,7 +87,7 @@ class LosesTheLast(Counting):
     """Keeps a message back until the next one is written, and forgets it in `close`."""
 
     def send_numbered(self, number, buffers, timeout):
-        if number == 100:
+        if number == 100:  # and is flushed by nothing but the next one
             self.kept = buffers
             return
         if number == 101:

@@ -91,12 +91,12 @@ def write_and_leave(peer: Peer, count: int) -> None:
     peer.end.close()
 
 
-def write_and_die(peer: Peer, count: int) -> None:
-    """Write, and be killed without a close once somebody has read it all."""
-    for number in range(count):
-        peer.end.write(Message(number))
-    peer.end.read()
-    os.kill(os.getpid(), signal.SIGKILL)
+def write_and_wait(peer: Peer, contents: list[object]) -> None:
+    """Write, say that it is written, and wait to be killed."""
+    for content in contents:
+        peer.end.write(Message(content))
+    peer.say("value", "written")
+    signal.pause()
 
 
 def write_for_ever(peer: Peer, size: int) -> None:

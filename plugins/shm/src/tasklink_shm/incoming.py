@@ -331,10 +331,13 @@ class Incoming:
             data, ancillary, _flags, _ = self._bell.line.recvmsg(_PACKET, _DESCRIPTORS, how | MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
+        except ConnectionResetError:
+            # It closed or died with something unread. The system says so once, and before what it had sent.
+            return True
         except OSError as error:
             if error.errno is None:
                 raise  # by a signal handler, not by the system
-            data, ancillary = b"", []  # it died with something unread
+            data, ancillary = b"", []
         if not data:
             self._check()  # or it was we who hung up
             self._gone = True
