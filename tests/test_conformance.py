@@ -1,5 +1,7 @@
 """Every communicator of the repository keeps the contract: the same checks for all of them."""
 
+import pytest
+
 from tasklink.registry import Registry
 from tasklink.testing import CommunicatorConformance, Subject
 
@@ -8,6 +10,11 @@ def subject_of(name, **settings):
     """A communicator by its name, with some settings of its own."""
     registry = Registry()
     return Subject(registry.get(name), registry.settings(name, settings))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """The kit counts what is left by itself, in processes of its own."""
 
 
 class TestUnix(CommunicatorConformance):
