@@ -4,6 +4,7 @@ import pytest
 
 from tasklink.registry import Registry
 from tasklink.testing import CommunicatorConformance, Subject
+from tasklink.testing.suite import CommunicatorSoak
 
 
 def subject_of(name, **settings):
