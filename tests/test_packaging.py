@@ -40,7 +40,7 @@ def wheels(tmp_path_factory):
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", PLUGINS)
 def test_plugin_from_its_wheel(name, uv, wheels, tmp_path):
-    """Core's wheel and one plugin's: they run a Task, are listed by the command line, and pass the plugin's tests."""
+    """Core's wheel and one plugin's: they run a Task, the command line lists and verifies it, and its tests pass."""
     environment = tmp_path / "environment"
     python = environment / "bin/python"
     call(uv, "venv", "--quiet", "--python", sys.executable, environment)
@@ -57,6 +57,7 @@ def test_plugin_from_its_wheel(name, uv, wheels, tmp_path):
     value = call(python, "-c", code, cwd=tmp_path)
     assert value == "completed\n"
     assert name in call(environment / "bin/tasklink", "plugins", cwd=tmp_path)
+    assert "keeps what was checked" in call(environment / "bin/tasklink", "verify", name, "--only=smoke", cwd=tmp_path)
     tests = shutil.copytree(ROOT / "plugins" / name / "tests", tmp_path / "tests")
     # In the system's own temporary folder: the path of a Unix socket has room for 107 bytes only.
     environ = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
