@@ -140,7 +140,7 @@ class LeaksAThread(ModelCommunicator):
         super().shut()
 
 
-@mutant("check_close_ends")
+@mutant("check_close_ends", "check_conversations_over_an_adversary")
 class HangsOnClose(ModelCommunicator):
     """Waits in `close` for a peer that does not read."""
 

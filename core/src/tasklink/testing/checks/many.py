@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _WRITERS = 8
 _EACH = 100
 _FORKS = 8
+_TALK = 1_000_000  # bytes of a message, so that a fork finds somebody within one
 
 
 @clause("7.1", group="threads", needs=[need.messages])
@@ -134,7 +135,7 @@ def fork_and_tell(__: Peer, subject: Subject, what: str) -> list[str | None]:
         def talk() -> int:
             count = 0
             while not stop:
-                pair.theirs.write(Message(pattern(100_000, count)))
+                pair.theirs.write(Message(pattern(_TALK, count)))
                 count += 1
             pair.theirs.write(Message("last"))
             return count
@@ -142,7 +143,7 @@ def fork_and_tell(__: Peer, subject: Subject, what: str) -> list[str | None]:
         def hear() -> int:
             count = 0
             while (content := pair.ours.read(subject.patience).contents) != "last":
-                expect(content == pattern(100_000, count), "the parent has read other bytes than were written")
+                expect(content == pattern(_TALK, count), "the parent has read other bytes than were written")
                 count += 1
             return count
 
