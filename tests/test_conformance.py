@@ -56,3 +56,83 @@ class TestTerminal(CommunicatorConformance):
     def subject(self):
         """As it is by default."""
         return subject_of("pty")
+
+
+@pytest.mark.soak
+class TestUnixNamed(CommunicatorConformance):
+    """A socket with a name, a key, and strangers."""
+
+    def subject(self):
+        """For launchers."""
+        return subject_of("unix", named=True)
+
+
+@pytest.mark.soak
+class TestSharedMemoryNamed(CommunicatorConformance):
+    """Memory that is handed over at a socket with a name."""
+
+    def subject(self):
+        """For launchers."""
+        return subject_of("shm", named=True)
+
+
+@pytest.mark.soak
+class TestPipeInBand(CommunicatorConformance):
+    """Standard input and output: what needs both ends in one process does not apply."""
+
+    def subject(self):
+        """For launchers."""
+        return subject_of("pipe", in_band=True)
+
+
+@pytest.mark.soak
+class TestZmqOverTcp(CommunicatorConformance):
+    """A port and a pair of keys; a connection that is lost may come back."""
+
+    xfail = {  # noqa: RUF012 - it is read only
+        "check_a_peer_killed_between_messages": "over tcp a peer that died cannot be told from a line that is cut",
+    }
+
+    def subject(self):
+        """It does not wait long for who is gone."""
+        return subject_of("zmq", transport="tcp", linger=1.0, peer_timeout=1.0, high_water="4 MiB")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+class TestUnixForLong(CommunicatorSoak):
+    """A gigabyte, and conversations by the thousand."""
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("unix")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+class TestPipeForLong(CommunicatorSoak):
+    """As above."""
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("pipe")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+class TestSharedMemoryForLong(CommunicatorSoak):
+    """As above."""
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("shm")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+class TestZmqForLong(CommunicatorSoak):
+    """As above."""
+
+    def subject(self):
+        """As it is by default."""
+        return subject_of("zmq")

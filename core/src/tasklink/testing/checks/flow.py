@@ -24,8 +24,12 @@ _ROUNDS = 4
 _MOMENT = 0.1  # seconds for another thread to come as far as it comes
 
 
-def fill(writer: Communicator, seconds: float = 0.05) -> int:
+def fill(writer: Communicator, seconds: float = 0.25) -> int:
     """Write numbered messages until one runs out of time; how many were written.
+
+    Args:
+        writer: where.
+        seconds: the time of each: so much that one for which there is room is not late, on a machine that is busy.
 
     Raises:
         ConformanceError: it took more than memory should be used for.
