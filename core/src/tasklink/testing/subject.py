@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import attrs
 
+from tasklink import codec, framing
 from tasklink.communicator import Address, Communicator
 from tasklink.launch import anonymous_file
 from tasklink.stream import StreamCommunicator
@@ -242,7 +243,7 @@ class Subject:
     # What only the communicator knows
 
     def inject(self, end: Communicator, data: bytes) -> None:
-        """Send bytes below the communicator, which are no message or a part of one.
+        """Send bytes below the communicator, which are no message or a part of one, behind all that was written.
 
         Raises:
             Skipped: nobody has said how. A communicator that is no StreamCommunicator derives from Subject and does.
@@ -250,6 +251,16 @@ class Subject:
         if not isinstance(end, StreamCommunicator):
             raise Skipped("how bytes get below it is not known: derive from Subject, and define inject(end, data)")
         os.write(end._writer, data)
+
+    def message_below(self) -> bytes:
+        """A message of some hundred bytes as it is below the communicator, for `inject` to send a part of.
+
+        Raises:
+            Skipped: as `inject`.
+        """
+        if not issubclass(self.kind, StreamCommunicator):
+            raise Skipped("what a message is below it is not known: derive from Subject, and define message_below()")
+        return b"".join(framing.encode([bytes(100)], codec.RAW))
 
     def sizes(self) -> list[int]:
         """Sizes of contents around which something may change: of the kernel, of the wire, and of its own settings."""
