@@ -21,7 +21,8 @@ The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it c
     2.1  `read` gives the messages of one writing thread in the order in which they were written.
     2.2  It gives each of them once.
     2.3  It gives them whole, whatever they hold and however large they are.
-    2.4  Signal, numbers, rank and time arrive with them.
+    2.4  Signal, `codec`, `sequence`, `after` and rank arrive with them, and as `sent_ns` the time of the `write`. Who
+         has no `sequence` (0) gets the next one of its end, from 1.
     2.5  It keeps its time-out; 0 takes what is there.
     2.6  A `TimeoutError` loses nothing: the next `read` goes on.
     2.7  What was read is the reader's own, and may be changed.
@@ -120,7 +121,7 @@ class Capabilities:
             and passes no file descriptors on; it may need a setting for that.
         multi_peer: one Listener accepts several peers (ranks).
         delivery: `"write"` when a message is delivered once `write` has returned, `"flush"` when once `close` has.
-        max_message: the largest payload in bytes; None for no limit.
+        max_message: the largest payload, which is all buffers of the contents together, in bytes; None for no limit.
     """
 
     __slots__ = (
@@ -171,7 +172,9 @@ class Address:
 
     Attributes:
         details: what JSON can hold; may be seen by anyone.
-        descriptors: file descriptors that the process of the Task inherits, under the same numbers.
+        descriptors: file descriptors that the process of the Task inherits, under the same numbers. Who starts the
+            Task hands them over, inheritable or not; the Listener closes them on its side, in `accept` or `close`. In
+            the Task they are `connect`'s own, which makes them uninheritable.
         key: a one-shot secret; never shown, and handed over through an inherited descriptor only.
     """
 
@@ -237,7 +240,8 @@ class Communicator(ABC):
         Args:
             message: what to send; it is not changed, and its contents may be changed as soon as this has returned,
                 unless they lie in memory of `allocate`.
-            timeout: seconds to wait for a slow peer; None: as long as it takes.
+            timeout: seconds to wait for a slow peer, any number of them: infinite, too, or below 0, which is as 0;
+                None: as long as it takes.
 
         Raises:
             EncodeError: the contents cannot be turned into bytes.
@@ -246,6 +250,7 @@ class Communicator(ABC):
             BrokenError: the peer is gone.
             ClosedError: `close` was called on this side.
             ForkedError: this process is a fork of the one that opened the communicator.
+            BusyError: a signal handler has interrupted a `write` of this thread, and a second one cannot begin.
         """
 
     def allocate(self, nbytes: int) -> memoryview:
@@ -267,7 +272,7 @@ class Communicator(ABC):
         """Wait for a message.
 
         Args:
-            timeout: seconds to wait; 0: take what is there; None: as long as it takes.
+            timeout: seconds to wait, as for `write`; 0: take what is there; None: as long as it takes.
 
         Raises:
             EndOfMessages: the peer has finished.
@@ -276,6 +281,7 @@ class Communicator(ABC):
             ProtocolError: what came is not a message.
             ClosedError: `close` was called on this side.
             ForkedError: this process is a fork of the one that opened the communicator.
+            BusyError: as `write`, for `read`.
         """
 
     @abstractmethod
@@ -288,7 +294,11 @@ class Communicator(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close this end. Nothing that was written is lost."""
+        """Close this end. Nothing that was written is lost.
+
+        With `delivery="flush"` that is so for a peer that reads. For one that does not, this waits no longer than the
+        plugin says, and then warns (RuntimeWarning) of what was not delivered.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -349,7 +359,7 @@ class Listener(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Stop listening, and remove what was made for it. Accepted communicators live on."""
+        """Stop listening, and remove what was made for it; may be called again. Accepted communicators live on."""
 
     def __enter__(self) -> Self:
         return self

@@ -109,7 +109,8 @@ def check_both_directions_at_once(subject: Subject) -> None:
 def check_a_fork_cannot_use_it(subject: Subject) -> None:
     """In a forked child `write`, `read` and `fileno` raise ForkedError, also while other threads of the parent work.
 
-    Mended: note `fork.generation` when it is opened, and compare it first in each call (FramedCommunicator does).
+    Mended: note `os.getpid()` or, which costs nothing, `tasklink.fork.generation` when it is opened, and compare it
+    first in each call, before any lock: who holds it may not exist in a fork (FramedCommunicator does).
     """
     facts = subject.apart(fork_and_tell, "use").answer()
     expect(facts == ["ForkedError"] * 6, f"write, read and fileno of both ends gave {facts} in a forked child")
