@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from tasklink import codec, framing, vocabulary
-from tasklink.communicator import Address, Capabilities, Communicator, FramedCommunicator, Listener
+from tasklink.communicator import Address, Capabilities, Communicator, FramedCommunicator, Listener, Packer
 from tasklink.errors import (
     BrokenError,
     ClosedError,
@@ -760,6 +760,51 @@ class TestPluginSide:
         """It may stand in a log."""
         assert "secret" not in repr(Address({"path": "/tmp/x"}, (3,), b"secret"))
         assert "hidden" in repr(Address(key=b"secret"))
+
+    @pytest.mark.parametrize("joined", [bytes, bytearray, memoryview])
+    @pytest.mark.parametrize("sizes", [[0], [5], [3584], [5000], [1, 0, 100_000], [0, 0]])
+    def test_a_packer(self, joined: Callable[[bytes], bytes], sizes: list[int]) -> None:
+        """A message is the same after it was bytes; its buffers can be changed, and are not decoded."""
+        buffers: list[framing.Buffer] = [bytes([number]) * size for number, size in enumerate(sizes)]
+        for signal in (None, "größe"):
+            sent = Message.encoded(99, buffers, signal)
+            sent.after, sent.rank = 2**40, 7
+            came = Packer.unpack(joined(b"".join(Packer().pack(sent))))
+            assert (came.signal, came.codec, came.after, came.rank) == (signal, 99, 2**40, 7)
+            assert came.buffers is not None
+            assert [bytes(buffer) for buffer in came.buffers] == buffers
+            assert not any(memoryview(buffer).readonly for buffer in came.buffers)
+            assert abs(came.sent_at - time.time()) < 60
+
+    def test_a_packer_does_not_copy_what_can_be_changed(self) -> None:
+        """Contents lie in the memory that was given, and in the memory that they came in."""
+        large = bytearray(100_000)
+        assert any(buffer is large for buffer in Packer().pack(Message.encoded(codec.RAW, [b"", large])))
+        data = bytearray(b"".join(Packer().pack(Message.encoded(codec.RAW, [b"", large]))))
+        came = Packer.unpack(data)
+        data[-1] = 9
+        assert came.contents == (b"", bytes(99_999) + b"\x09")
+
+    def test_a_packer_numbers_what_has_no_number(self) -> None:
+        """From 1, as each end does; it leaves the message alone, and a number that was given."""
+        packer = Packer()
+        message, numbered = Message("x"), Message("y", sequence=2**63)
+        sequences = [Packer.unpack(b"".join(packer.pack(one))).sequence for one in (message, numbered, message)]
+        assert sequences == [1, 2**63, 2]
+        assert (message.sequence, message.sent_ns) == (0, 0)
+
+    def test_what_a_packer_refuses(self) -> None:
+        """What cannot be encoded, is too large, or is no message; what is refused uses up no number."""
+        packer = Packer(max_message=10)
+        with pytest.raises(EncodeError):
+            packer.pack(Message(threading.Lock()))
+        with pytest.raises(MessageTooLargeError, match="a message of 11 bytes; its communicator takes 10"):
+            packer.pack(Message(bytes(11)))
+        good = b"".join(packer.pack(Message(bytes(10))))
+        assert Packer.unpack(good).sequence == 1
+        for data in (b"", b"T", good[:-1], good + b"x", b"XX" + good[2:], bytes(100)):
+            with pytest.raises(ProtocolError):
+                Packer.unpack(data)
 
     def test_what_is_not_implemented_cannot_be_made(self) -> None:
         """A plugin that forgets a method is told when it is first used."""

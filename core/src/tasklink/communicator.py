@@ -5,7 +5,8 @@ class serves both ends: the Executor calls `listen`, hands the `Address` to the 
 the Task calls `connect`. From then on both ends only `write` and `read`.
 
 Whoever moves buffers rather than objects derives from `FramedCommunicator`, which turns messages into lists of buffers
-and back; whoever has file descriptors from `tasklink.stream.StreamCommunicator`, which needs nothing more.
+and back; whoever has file descriptors from `tasklink.stream.StreamCommunicator`, which needs nothing more. Whoever
+derives from neither has a `Packer` for that.
 
 The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it clause by clause, by these numbers:
 
@@ -368,6 +369,48 @@ class Listener(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Packer:
+    """Messages to bytes and back, for one end of a Communicator that is no `FramedCommunicator`.
+
+    Args:
+        max_message: as in `Capabilities`.
+    """
+
+    def __init__(self, max_message: int | None = None) -> None:
+        self._largest = max_message
+        self._numbers = count(1)
+
+    def pack(self, message: Message) -> list[Buffer]:
+        """Do all that `write` owes a message before its first byte goes out: encode, check, number and date it.
+
+        Returns:
+            one or several buffers, which are the message when they are joined. Those behind the first one may be the
+            memory of the contents themselves: they are to be sent, or copied, before `write` returns.
+
+        Raises:
+            EncodeError, MessageTooLargeError: as `Communicator.write`.
+        """
+        number, buffers = message.encode()
+        size = sum(map(len, buffers))
+        if self._largest is not None and size > self._largest:
+            raise MessageTooLargeError(f"a message of {size} bytes; its communicator takes {self._largest}")
+        sequence = message.sequence or next(self._numbers)
+        return framing.encode(buffers, number, message.signal, sequence, message.after, time_ns(), message.rank)
+
+    @staticmethod
+    def unpack(data: Buffer) -> Message:
+        """Make the message of its bytes, as `read` gives it. Its contents are not decoded.
+
+        Args:
+            data: the joined buffers. What can be changed becomes the memory of the contents; other memory is copied.
+
+        Raises:
+            ProtocolError: the bytes are no message.
+        """
+        memory = memoryview(data)
+        return framing.decode_joined(memoryview(bytearray(memory)) if memory.readonly else memory)
 
 
 class FramedCommunicator(Communicator):

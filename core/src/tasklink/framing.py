@@ -138,7 +138,7 @@ def decode(buffers: Sequence[Buffer]) -> Message:
     return header.message(rank, rest)
 
 
-def decode_joined(data: bytes) -> Message:
+def decode_joined(data: Buffer) -> Message:
     """Turn the joined buffers of a MESSAGE back into it; for transports that keep small messages apart.
 
     Raises:

@@ -103,6 +103,7 @@ def check_what_arrives_with_a_message(subject: Subject) -> None:
     """Signal, sequence, after, rank and time are those of the writer; numbers count up where none was given.
 
     Mended: give the list of buffers that `send` gets to `framing.decode` whole: its first buffer holds all of this.
+    Without FramedCommunicator, a `Packer` of `tasklink.communicator` for each end does it.
     """
     longest = "s" * framing.MAX_SIGNAL_BYTES
     with subject.pair() as pair:

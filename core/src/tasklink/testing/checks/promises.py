@@ -37,7 +37,7 @@ _PEERS = 3
 def check_the_largest_message(subject: Subject) -> None:
     """What is larger than `max_message` raises MessageTooLargeError; the channel goes on, up to the last byte allowed.
 
-    Mended: FramedCommunicator does it before `send` is called.
+    Mended: FramedCommunicator does it before `send` is called, and a `Packer` that was given the limit in `pack`.
     """
     limit = subject.kind.capabilities.max_message
     if limit is None:
