@@ -121,7 +121,8 @@ class Capabilities:
         survives_launcher: it can work when a launcher (ssh, srun, mpirun) stands between the Executor and the Task
             and passes no file descriptors on; it may need a setting for that.
         multi_peer: one Listener accepts several peers (ranks).
-        delivery: `"write"` when a message is delivered once `write` has returned, `"flush"` when once `close` has.
+        delivery: `"write"` when a message is delivered once `write` has returned, and can be read at once; `"flush"`
+            when once `close` has, and may take a moment to be read.
         max_message: the largest payload, which is all buffers of the contents together, in bytes; None for no limit.
     """
 

@@ -55,6 +55,8 @@ DRAINED_OUTPUT = 32 << 20
 DRAINED_MESSAGES = 1 << 30
 # What one message counts for at most: what lies in a channel may be the end of a much larger one.
 COUNTED_OF_A_MESSAGE = 16 << 20
+# A communicator that receives in a thread of its own may need a moment for what the kernel holds. See `Run._drain`.
+LAST_WORDS = 1.0
 # For messages that must not hold up the loop: a Task that listens takes them at once.
 CONTROL_SECONDS = 0.1
 # Between telling a Task that Ctrl-C was pressed and killing it.
@@ -196,7 +198,8 @@ class Run:
         """Take in all that the kernel still holds of a Task that has ended, however long that takes.
 
         Only bytes bound it, so that a machine under load loses nothing: more than the channels can hold was written
-        afterwards, by a descendant that goes on.
+        afterwards, by a descendant that goes on. What was flushed may be on its way through a thread of ours, and show
+        nowhere meanwhile: then the end is waited for, which does not come while a descendant has the channel.
         """
         self._link.look_everywhere()
         poll = select.poll()
@@ -207,7 +210,11 @@ class Run:
                 try:
                     message = self._link.read(timeout=0)
                 except TimeoutError:
-                    if not poll.poll(0):
+                    flushed = any(
+                        member.readable and member.communicator.capabilities.delivery == "flush"
+                        for member in self._link.members
+                    )
+                    if not poll.poll(LAST_WORDS * 1000 if flushed else 0):
                         return
                     continue
                 size = message.nbytes
