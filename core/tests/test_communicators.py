@@ -555,6 +555,18 @@ class TestClosing:
             with pytest.raises(ClosedError):
                 call()
 
+    def test_a_reader_that_leaves_while_another_thread_begins_to_close(self) -> None:
+        """It releases nothing that `close` still needs, or `close` would ring a descriptor that is another's by now."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            end = End(ours.fileno(), ours.detach())
+            # As `close` begins.
+            assert end._closing.acquire(False)
+            end._closed = True
+            with pytest.raises(ClosedError):
+                end.receive(0)
+            end.shut()
+
     @pytest.mark.parametrize("pause", [0, 0.02])
     @pytest.mark.parametrize("size", [1000, 40 * MIB])
     def test_close_wakes_who_waits_in_write(self, pair: Pair, size: int, pause: float) -> None:

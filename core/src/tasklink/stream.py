@@ -72,6 +72,7 @@ class StreamCommunicator(FramedCommunicator):
         self._midway = False  # bytes have been read that the decoder may not know of
         self._outgoing: _Outgoing | None = None
         self._given_up = False  # on a message in pieces, and the peer has not been told yet
+        self._rung = False  # by `shut`, which does not need the bell any more
         self._released = False
         self._drained = True  # what had come was read
         self._arrival = select.poll()
@@ -102,7 +103,7 @@ class StreamCommunicator(FramedCommunicator):
         try:
             return alone(self._reading, deadline, self._next_message, deadline)
         finally:
-            if self._closed:
+            if self._rung:
                 self._release()
 
     def _next_message(self, deadline: float | None) -> Message:
@@ -182,7 +183,7 @@ class StreamCommunicator(FramedCommunicator):
             else:
                 alone(self._large, deadline, self._send_pieces, buffers, deadline)
         finally:
-            if self._closed:
+            if self._rung:
                 self._release()
 
     def _sent_at_once(self, frame: bytes, deadline: float | None) -> bool:
@@ -286,6 +287,7 @@ class StreamCommunicator(FramedCommunicator):
             self._close_descriptors()
             return
         self._bell.ring()
+        self._rung = True
         self._release()
 
     def _release(self) -> None:

@@ -77,6 +77,7 @@ class MaildropCommunicator(FramedCommunicator):
         self._files = count(1)
         self._records: list[bytes] = []  # read from the pipe; the first one's message is still to be given
         self._bell = Doorbell()
+        self._rung = False  # by `shut`, which does not need it any more
         self._reading = RLock()
         self._ringing = RLock()
         super().__init__()  # last: what was never whole has nothing to close
@@ -129,7 +130,7 @@ class MaildropCommunicator(FramedCommunicator):
             self.check_usable()  # where another thread has closed, the directory may be gone
             raise
         finally:
-            self._release_if_closed()
+            self._release_if_shut()
 
     def _ring(self, number: int, deadline: float | None) -> None:
         record = number.to_bytes(RECORD_BYTES, "little")
@@ -150,7 +151,7 @@ class MaildropCommunicator(FramedCommunicator):
         try:
             return alone(self._reading, deadline, self._next, deadline)
         finally:
-            self._release_if_closed()
+            self._release_if_shut()
 
     def _next(self, deadline: float | None) -> Message:
         while True:
@@ -195,11 +196,12 @@ class MaildropCommunicator(FramedCommunicator):
             self._let_go()
             return
         self._bell.ring()
-        self._release_if_closed()
+        self._rung = True
+        self._release_if_shut()
 
-    def _release_if_closed(self) -> None:
+    def _release_if_shut(self) -> None:
         # A signal handler that closes cannot wait for the call that it interrupted; that one comes by on its way out.
-        if self._closed and not (is_mine(self._reading) or is_mine(self._ringing)):
+        if self._rung and not (is_mine(self._reading) or is_mine(self._ringing)):
             alone(self._reading, None, alone, self._ringing, None, self._let_go)
 
     def _let_go(self) -> None:
