@@ -71,4 +71,4 @@ def test_wheel_holds_what_it_needs(wheels):
         listed = call(sys.executable, "-m", "zipfile", "-l", wheel)
         assert f"{name}/py.typed" in listed
         assert "LICENSE" in listed
-        assert "test" not in listed.replace("tasklink/testing", "")
+        assert "test" not in listed.replace("tasklink/testing", "").replace("tasklink/template/tests/test_", "")
