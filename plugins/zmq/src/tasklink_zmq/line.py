@@ -168,9 +168,9 @@ class Line:
         except Again:
             return b""
 
-    def close(self) -> None:
-        """Close the socket; what is still on its way out may take LINGER_MILLISECONDS."""
+    def close(self, linger: int) -> None:
+        """Close the socket; what is still on its way out may take so many milliseconds."""
         # Before its reader is closed: libzmq's own thread waits for ever to tell of an event that nobody can read.
         self.socket.monitor(None, 0)
         self._monitor.close(0)
-        self.socket.close(0 if self.is_gone else LINGER_MILLISECONDS)
+        self.socket.close(linger)

@@ -98,7 +98,7 @@ def _over_tcp(address: Address, limits: Limits, deadline: float) -> ZmqCommunica
         line.socket.send(b"", NOBLOCK)
         ports = _heard(line, [line], endpoint, deadline).split()
     finally:
-        line.close()
+        line.close(0)
         context.term()
     wiring = Wiring(limits.patience)
     wiring.set_up(prove)

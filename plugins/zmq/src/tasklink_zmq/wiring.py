@@ -14,7 +14,16 @@ import zmq
 from zmq.backend import Context, zmq_poll
 
 from tasklink.turn import alone, is_mine
-from tasklink_zmq.line import MORE, NOBLOCK, POLLIN, Line, check_descriptors, descriptor_of, open_socket
+from tasklink_zmq.line import (
+    LINGER_MILLISECONDS,
+    MORE,
+    NOBLOCK,
+    POLLIN,
+    Line,
+    check_descriptors,
+    descriptor_of,
+    open_socket,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,8 +69,11 @@ class Wiring:
 
     def close(self) -> None:
         """Close everything; what is still on its way out may take `line.LINGER_MILLISECONDS`."""
-        self.incoming.close()
-        self.outgoing.close()
+        # A peer that is gone from one line takes nothing on the other either, where libzmq may not have seen it yet: it
+        # would then wait out the whole time.
+        linger = 0 if self.incoming.is_gone or self.outgoing.is_gone else LINGER_MILLISECONDS
+        self.incoming.close(linger)
+        self.outgoing.close(linger)
         if self._doorman is not None:
             self._doorman.close()
         self._context.term()
