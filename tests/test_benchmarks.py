@@ -62,3 +62,17 @@ def test_load(benchmarks, tmp_path):
     assert shown.startswith("Measured on ")
     assert "\n| multiprocessing.Pipe | " in shown
     assert "\n| small messages | pipe | multiprocessing.Pipe | " in shown
+
+
+def test_faults(monkeypatch):
+    """Each fault ends well in tasklink; that the comparison can tell shows in what a Pipe leaves behind."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    command = [sys.executable, "-m", "tests.benchmarks.faults", "--only", "tasklink", "--only", "Process and Pipe"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=True).stdout
+    verdicts = {line.split("  ")[0]: [] for line in shown.splitlines()[1:]}
+    for line in shown.splitlines()[1:]:
+        fault, *words = line.split("  ")
+        verdicts[fault] += [word.strip() for word in words if word.strip() in {"ok", "BAD"}]
+    assert len(verdicts) == 7
+    assert [ours for ours, _ in verdicts.values()] == ["ok"] * 7
+    assert verdicts["leaves a process behind"] == ["ok", "BAD"]
