@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +13,7 @@ from tasklink.bench.advice import Advice, advise, spell_size
 from tasklink.bench.machine import describe, machine_facts
 from tasklink.bench.session import MEMORY, Bench, key_of
 from tasklink.cli.document import dumps
+from tasklink.cli.gauge import gauge
 from tasklink.cli.lines import abridge
 from tasklink.cli.outcome import Outcome
 from tasklink.cli.report import print_table, tell
@@ -22,7 +21,7 @@ from tasklink.errors import PluginNotFoundError
 from tasklink.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from tasklink.communicator import Communicator
     from tasklink.registry import Plugin
@@ -101,7 +100,7 @@ class Benchmark:
             return
         if not quiet:
             tell(_INTRODUCTION.format(names=", ".join(self.bench.names)))
-        with _progress(quiet=quiet) as show:
+        with gauge(quiet=quiet) as show:
             for done, what in self.bench.steps():
                 show(done, what)
 
@@ -276,21 +275,3 @@ def _check_plot(path: Path) -> None:
         raise click.BadParameter(
             f"there is no folder {str(path.absolute().parent)!r}; create it, or name another", param_hint="--plot"
         )
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """Show how far it is: a bar where stderr is a terminal and rich is installed, else lines; nothing if quiet."""
-    if quiet:
-        yield lambda _, __: None
-        return
-    if sys.stderr.isatty():
-        try:
-            from tasklink.cli.gauge import gauge  # noqa: PLC0415 - rich takes 100 ms to import
-        except ModuleNotFoundError:  # rich is an extra: tasklink[rich]
-            pass
-        else:
-            with gauge() as show:
-                yield show
-            return
-    yield lambda done, what: tell(f"{done:4.0%} {what}")

@@ -1,20 +1,38 @@
-"""How far a measurement is, on a terminal. Beside `live`, the only file that imports rich."""
+"""How far a measurement is, for who waits for it: on stderr. Beside `live`, the only file that imports rich."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import importlib.util
+import sys
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from tasklink.cli.report import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    Show = Callable[[float, str], None]
+
+
+def gauge(*, quiet: bool) -> AbstractContextManager[Show]:
+    """Give what shows how far it is: how much is done, from 0 to 1, and what comes next.
+
+    Args:
+        quiet: nothing is shown; else it is a bar where stderr is a terminal and rich is installed, or else lines.
+    """
+    if quiet:
+        return nullcontext(lambda _, __: None)
+    if sys.stderr.isatty() and importlib.util.find_spec("rich"):  # an extra: tasklink[rich]
+        return _bar()
+    return nullcontext(lambda done, what: tell(f"{done:4.0%} {what}"))
+
 
 @contextmanager
-def gauge() -> Iterator[Callable[[float, str], None]]:
-    """Keep a bar on stderr, and give what moves it: how much is done, from 0 to 1, and what comes next."""
+def _bar() -> Iterator[Show]:
+    from rich.console import Console  # noqa: PLC0415 - rich takes 100 ms to import
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     columns = (
         BarColumn(30, complete_style="cyan", finished_style="cyan"),

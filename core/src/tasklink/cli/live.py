@@ -1,4 +1,4 @@
-"""The reporter for terminals: a bar for each run below the lines of news. Only this file imports rich.
+"""The reporter for terminals: a bar for each run below the lines of news. Beside `gauge`, only this file imports rich.
 
 Lines are handed to rich as they are: it neither wraps nor styles what a Task printed, which for 100,000 lines would
 take longer than the Task. Where the terminal wraps them, the bars move down by themselves.

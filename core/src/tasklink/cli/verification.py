@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import attrs
 import click
 
 from tasklink.cli.document import dumps
+from tasklink.cli.gauge import gauge
 from tasklink.cli.lines import abridge
 from tasklink.cli.outcome import Outcome
-from tasklink.cli.report import print_table, tell
+from tasklink.cli.report import print_table
 from tasklink.registry import Registry
 from tasklink.testing.catalogue import CHECKS, GROUPS
 from tasklink.testing.subject import Subject
 from tasklink.testing.verification import Finding, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from tasklink.testing.check import Check
 
@@ -74,7 +73,7 @@ class Verification:
         # Strangers that a communicator sends away are a part of it, and no news.
         logging.getLogger("tasklink").addHandler(logging.NullHandler())
         try:
-            with _progress(quiet=quiet) as show:
+            with gauge(quiet=quiet) as show:
                 for number, check in enumerate(self.checks):
                     show(number / len(self.checks), f"{check.clause} {check.name}")
                     faulthandler.dump_traceback_later(_LAST_RESORT, exit=True)
@@ -131,21 +130,3 @@ class Verification:
 def _row(finding: Finding) -> tuple[str, ...]:
     told = finding.check.title if finding.outcome != "skipped" else f"{finding.check.name}: {finding.reason}"
     return finding.check.clause, finding.outcome, f"{finding.seconds:.2f}", abridge(told)
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """Show how far it is: a bar where stderr is a terminal and rich is installed, else lines; nothing if quiet."""
-    if quiet:
-        yield lambda _, __: None
-        return
-    if sys.stderr.isatty():
-        try:
-            from tasklink.cli.gauge import gauge  # noqa: PLC0415 - rich takes 100 ms to import
-        except ModuleNotFoundError:  # rich is an extra: tasklink[rich]
-            pass
-        else:
-            with gauge() as show:
-                yield show
-            return
-    yield lambda done, what: tell(f"{done:4.0%} {what}")
