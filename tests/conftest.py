@@ -55,12 +55,6 @@ def accepted_is_delivered(protocol):
 
 
 @pytest.fixture
-def slowness():
-    """How many times longer than promised something may take: on processors that other tests keep busy, five times."""
-    return 5 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1 else 1
-
-
-@pytest.fixture
 def executor(protocol):
     """An Executor over one protocol."""
     with Executor(protocol) as executor:
