@@ -37,31 +37,46 @@ def wheels(tmp_path_factory):
     return folder
 
 
-@pytest.mark.timeout(180)
+@pytest.fixture
+def installed(uv, wheels, tmp_path):
+    """Install core's wheel, one plugin's and what else is named where there is nothing; give its programs."""
+
+    def install(name, *others):
+        folder = tmp_path / "environment"
+        call(uv, "venv", "--quiet", "--python", sys.executable, folder)
+        chosen = [f"{next(wheels.glob('tasklink-*.whl'))}[testing]", next(wheels.glob(f"tasklink_{name}-*.whl"))]
+        call(uv, "pip", "install", "--quiet", "--python", folder / "bin/python", *chosen, *others)
+        return folder / "bin"
+
+    return install
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", PLUGINS)
-def test_plugin_from_its_wheel(name, uv, wheels, tmp_path):
-    """Core's wheel and one plugin's: they run a Task, the command line lists and verifies it, and its tests pass."""
-    environment = tmp_path / "environment"
-    python = environment / "bin/python"
-    call(uv, "venv", "--quiet", "--python", sys.executable, environment)
-    chosen = [next(wheels.glob("tasklink-*.whl")), next(wheels.glob(f"tasklink_{name}-*.whl"))]
-    call(
-        uv, "pip", "install", "--quiet", "--python", python, *chosen, "pytest", "pytest-timeout", "hypothesis", "psutil"
-    )
+def test_plugin_from_its_wheel(name, installed, tmp_path):
+    """Core's wheel and one plugin's: they run a Task, and the command line lists and verifies it."""
+    programs = installed(name)
     # From another folder, so that nothing of the checkout is imported.
     code = (
         "from tasklink import Executor; from tasklink.registry import Registry; "
         f"talks = Registry().get({name!r}).capabilities.carries_messages; "
         f"print(Executor({name!r}).run('os:getpid' if talks else ['true']).status)"
     )
-    value = call(python, "-c", code, cwd=tmp_path)
-    assert value == "completed\n"
-    assert name in call(environment / "bin/tasklink", "plugins", cwd=tmp_path)
-    assert "keeps what was checked" in call(environment / "bin/tasklink", "verify", name, "--only=smoke", cwd=tmp_path)
+    assert call(programs / "python", "-c", code, cwd=tmp_path) == "completed\n"
+    assert name in call(programs / "tasklink", "plugins", cwd=tmp_path)
+    assert "keeps what was checked" in call(programs / "tasklink", "verify", name, "--only=smoke", cwd=tmp_path)
+
+
+@pytest.mark.wheels
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", PLUGINS)
+def test_its_tests_from_its_wheel(name, installed, tmp_path):
+    """Its tests pass where there is neither the checkout nor its settings of pytest."""
+    programs = installed(name, "pytest-timeout", "psutil", "numpy")
     tests = shutil.copytree(ROOT / "plugins" / name / "tests", tmp_path / "tests")
     # In the system's own temporary folder: the path of a Unix socket has room for 107 bytes only.
     environ = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
-    call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests, cwd=tmp_path, env=environ)
+    call(programs / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", tests, cwd=tmp_path, env=environ)
 
 
 def test_wheel_holds_what_it_needs(wheels):
