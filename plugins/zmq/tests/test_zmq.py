@@ -237,7 +237,7 @@ class TestEnding:
     @pytest.mark.parametrize("transport", TRANSPORTS)
     def test_both_close_at_once(self, transport: str, tmp_path: Path) -> None:
         """Neither waits for ever, though the connection breaks while its last words are on their way."""
-        for number in range(80):
+        for number in range(30):
             with ZmqCommunicator.listen(ZmqSettings(transport=transport, directory=tmp_path)) as listener:  # type: ignore[arg-type]
                 ends = come(listener)
             closing = [threading.Thread(target=end.close, daemon=True) for end in ends[:: 1 if number % 2 else -1]]
