@@ -370,7 +370,7 @@ class TestEndingAndPausing:
     def test_cancel_by_sigterm(self, protocol, tmp_path):
         """A Task that does not look is terminated by an exception, so that it cleans up."""
         marker = tmp_path / "marker"
-        with Executor(protocol, grace=0.1) as executor:
+        with Executor(protocol, grace=0.5) as executor:
             future = executor.submit(sample_tasks.Stubborn, marker=str(marker))
             wait_for(future, "ready")
             future.cancel()
