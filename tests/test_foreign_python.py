@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tasklink import Status, TaskSpec
 VERSIONS = ("3.9", "3.10", "3.12", "3.13", "3.14")
 
 
+@cache
 def find_python(version):
     """Find an interpreter of some version that really runs; None if there is none."""
     places = [shutil.which(f"python{version}"), *sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
