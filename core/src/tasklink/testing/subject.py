@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
@@ -32,7 +33,6 @@ from tasklink.testing.check import ConformanceError, Skipped
 from tasklink.testing.work import Work
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tasklink.communicator import Listener
@@ -41,6 +41,7 @@ _SMALLEST_SETTING = 1 << 10
 _LARGEST_SETTING = 16 << 20
 _DUMP_SECONDS = 2.0
 _LAST_MOMENT = 0.3  # seconds between what a dying process closes and its end
+_standard = threading.Lock()  # 0, 1 and 2 of this process are changed by one thread at a time
 
 
 class Pair(NamedTuple):
@@ -126,11 +127,7 @@ class Subject:
 
     @contextmanager
     def pair(self) -> Iterator[Pair]:
-        """Open both ends in this process; closed at the end.
-
-        Raises:
-            Skipped: that cannot be.
-        """
+        """Open both ends in this process; closed at the end."""
         with self.listening() as listener:
             pair = self.join(listener)
         try:
@@ -141,19 +138,18 @@ class Subject:
     def join(self, listener: Listener) -> Pair:
         """Have a peer in this process come to a Listener.
 
-        Raises:
-            Skipped: that cannot be.
+        Where a Task's standard input and output are the channel, this process's own are put aside until `connect` has
+        taken them over, as it has to: what a Task prints and reads is not for its communicator.
         """
-        if listener.standard_descriptors:
-            raise Skipped("its channel is a Task's standard input and output: one process cannot have both ends")
-        connecting = self.start(self.kind.connect, duplicate(listener.address))
-        try:
-            ours = listener.accept(self.patience)
-        except TimeoutError:
-            if connecting.ended(0) and connecting.error is not None:
-                raise ConformanceError(f"connect raised {connecting.error!r}") from connecting.error
-            raise
-        return Pair(ours, connecting.result(self.patience))
+        with standing_in(listener.standard_descriptors):
+            connecting = self.start(self.kind.connect, duplicate(listener.address))
+            try:
+                ours = listener.accept(self.patience)
+            except TimeoutError:
+                if connecting.ended(0) and connecting.error is not None:
+                    raise ConformanceError(f"connect raised {connecting.error!r}") from connecting.error
+                raise
+            return Pair(ours, connecting.result(self.patience))
 
     # Processes of their own
 
@@ -250,7 +246,7 @@ class Subject:
         """
         if not isinstance(end, StreamCommunicator):
             raise Skipped("how bytes get below it is not known: derive from Subject, and define inject(end, data)")
-        os.write(end._writer, data)
+        end._send_frame([data], None)  # the way that its frames go, which may be another one than write(2)
 
     def message_below(self) -> bytes:
         """A message of some hundred bytes as it is below the communicator, for `inject` to send a part of.
@@ -432,6 +428,35 @@ def duplicate(address: Address) -> Address:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     return Address(address.details, descriptors, address.key)
+
+
+@contextmanager
+def standing_in(descriptors: Mapping[int, int]) -> Iterator[None]:
+    """Have copies of some descriptors be 0, 1 or 2 of this process for a while; its own come back at the end.
+
+    Args:
+        descriptors: by the number that each is to have.
+    """
+    with _standard, ExitStack() as opened:
+        for number, descriptor in descriptors.items():
+            opened.callback(_put_back, number, _copy(number))
+            os.dup2(descriptor, number)
+        yield
+
+
+def _copy(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:  # this process was started without it
+        return None
+
+
+def _put_back(number: int, copy: int | None) -> None:
+    if copy is None:
+        os.close(number)
+    else:
+        os.dup2(copy, number)
+        os.close(copy)
 
 
 @contextmanager
