@@ -10,7 +10,7 @@ from tasklink.testing.suite import CommunicatorSoak
 def subject_of(name, **settings):
     """A communicator by its name, with some settings of its own."""
     registry = Registry()
-    return Subject(registry.get(name), registry.settings(name, settings))
+    return Subject.of(registry.get(name), registry.settings(name, settings))
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,6 @@ import pytest
 import sample_tasks
 
 from tasklink import Executor, Status
-from tasklink.communicator import Packer
-from tasklink.message import Message
 from tasklink.testing import CHECKS, CommunicatorConformance, Subject, verification
 
 CONFIG = """
@@ -49,9 +47,9 @@ class ConnectionSubject(Subject):
             time.sleep(0.001)
         os.write(end._end.fileno(), data)
 
-    def message_below(self):
-        """A block: its length as a Connection writes it, what it is, and the message."""
-        block = b"W" + b"".join(Packer().pack(Message(bytes(100))))
+    def below(self, frame):
+        """A block: its length as a Connection writes it, what it is, and the frame."""
+        block = b"W" + frame
         return len(block).to_bytes(4, "big") + block
 
 

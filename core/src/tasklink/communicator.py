@@ -33,7 +33,8 @@ The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it c
     3.3  It raises `BrokenError` when the peer ended within a message.
     3.4  Messages that had arrived before are given first.
     3.5  `write` raises `BrokenError` when the peer is gone, also where it waits.
-    3.6  What is not a message raises `ProtocolError`.
+    3.6  What is not a message raises `ProtocolError`; where a Task's output comes the same way, when that has ended.
+    3.7  Such a failure is one channel's own: others go on, and the next peer is served.
  4. Urgency.
     4.1  A small message written while another thread writes a large one does not wait for the whole of it.
  5. The descriptor.
@@ -201,11 +202,14 @@ class Communicator(ABC):
         api: the version of this contract that the class was written for.
         capabilities: what it can do.
         settings: `"module:Class"` of its settings, an attrs class that only the Executor's side loads.
+        subject: `"module:Class"` of what knows how it is checked, a `tasklink.testing.Subject` that only the kit loads;
+            empty where it is checked like any other.
     """
 
     api: ClassVar[int] = API
     capabilities: ClassVar[Capabilities]
     settings: ClassVar[str]
+    subject: ClassVar[str] = ""
 
     @classmethod
     def unavailable(cls) -> str | None:

@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from typing import ClassVar
 
 from tasklink import codec, framing
 from tasklink.communicator import Address, Capabilities
@@ -180,7 +181,7 @@ class SwallowsAKill(ModelCommunicator):
             raise EndOfMessages from None
 
 
-@mutant("check_garbage", "check_a_newer_wire")
+@mutant("check_garbage", "check_a_newer_wire", "check_a_good_peer_beside_garbage")
 class TakesGarbageForTheEnd(ModelCommunicator):
     """Takes what is no message for the end."""
 
@@ -189,6 +190,26 @@ class TakesGarbageForTheEnd(ModelCommunicator):
             return super().receive(timeout)
         except ProtocolError:
             raise EndOfMessages from None
+
+
+@mutant("check_a_good_peer_beside_garbage")
+class SharesItsFailure(ModelCommunicator):
+    """Has one place for the failures of all channels."""
+
+    failed: ClassVar = set()
+
+    def receive(self, timeout):
+        if self.failed - {self}:
+            raise BrokenError("a channel has failed")
+        try:
+            return super().receive(timeout)
+        except ProtocolError:
+            self.failed.add(self)
+            raise
+
+    def shut(self):
+        self.failed.discard(self)
+        super().shut()
 
 
 @mutant("check_nothing_is_decoded_unasked")

@@ -60,7 +60,7 @@ class Verification:
             if group not in GROUPS:
                 raise click.BadParameter(f"{group!r} is no group; allowed are {', '.join(GROUPS)}", param_hint="--only")
         registry = Registry()
-        subject = Subject(registry.get(name), registry.settings(name))
+        subject = Subject.of(registry.get(name), registry.settings(name))
         checks = [check for check in CHECKS if not check.soak and (not groups or check.group in groups)]
         return cls(name, subject, checks)
 

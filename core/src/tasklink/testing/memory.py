@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tasklink.memory import MemoryCommunicator
+from tasklink.testing.check import Skipped
 from tasklink.testing.subject import Pair, Subject
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ class MemorySubject(Subject):
     settings: Any = None
     one_process: str = "it lives within one process"
 
+    def inject(self, end: Communicator, data: bytes) -> None:
+        """Refuse: messages are handed over, and there is nothing below them.
+
+        Raises:
+            Skipped: always.
+        """
+        raise Skipped("its messages are handed over within one process: there are no bytes below it")
+
     @contextmanager
     def pair(self) -> Iterator[Pair]:
         """Make both ends; closed at the end."""
@@ -34,3 +43,7 @@ class MemorySubject(Subject):
             yield pair
         finally:
             self.close(*pair)
+
+    def shares_output(self) -> bool:
+        """There is no Task that prints."""
+        return False

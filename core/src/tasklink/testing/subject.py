@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import attrs
 
-from tasklink import codec, framing
+from tasklink import framing
 from tasklink.communicator import Address, Communicator
 from tasklink.launch import anonymous_file
 from tasklink.stream import StreamCommunicator
@@ -77,10 +78,21 @@ class Subject:
     children: list[Child] = attrs.field(factory=list, init=False)
     _works: list[Work[Any]] = attrs.field(factory=list, init=False)
 
+    @classmethod
+    def of(cls, kind: type[Communicator], settings: Any = None) -> Subject:
+        """Give what its author has said how it is checked: an object of the class that its `subject` names.
+
+        Args:
+            kind: the class of the communicator.
+            settings: for its `listen`.
+        """
+        made = _named(kind.subject) if kind.subject else cls
+        subject: Subject = made(kind, settings)
+        return subject
+
     def __attrs_post_init__(self) -> None:
         if self.settings is None and self.kind.settings:
-            module, _, name = self.kind.settings.partition(":")
-            self.settings = getattr(importlib.import_module(module), name)()
+            self.settings = _named(self.kind.settings)()
 
     def __getstate__(self) -> dict[str, object]:
         names = [field.name for field in attrs.fields(type(self)) if field.init]
@@ -242,21 +254,30 @@ class Subject:
         """Send bytes below the communicator, which are no message or a part of one, behind all that was written.
 
         Raises:
-            Skipped: nobody has said how. A communicator that is no StreamCommunicator derives from Subject and does.
+            Skipped: nobody has said how. A communicator that is no StreamCommunicator names a class that does.
         """
         if not isinstance(end, StreamCommunicator):
             raise Skipped("how bytes get below it is not known: derive from Subject, and define inject(end, data)")
         end._send_frame([data], None)  # the way that its frames go, which may be another one than write(2)
 
-    def message_below(self) -> bytes:
-        """A message of some hundred bytes as it is below the communicator, for `inject` to send a part of.
+    def below(self, frame: bytes) -> bytes:
+        """What a frame of core/docs/wire.md is below the communicator, for `inject` to send all or a part of it."""
+        return frame
 
-        Raises:
-            Skipped: as `inject`.
+    def garbage(self) -> Mapping[str, Callable[[Communicator], None]]:
+        """What is no message, by what it is: each is called with an end, and sends it behind all that was written.
+
+        A communicator that has more below it than a stream of bytes adds what can be wrong there.
         """
-        if not issubclass(self.kind, StreamCommunicator):
-            raise Skipped("what a message is below it is not known: derive from Subject, and define message_below()")
-        return b"".join(framing.encode([bytes(100)], codec.RAW))
+        texts = {
+            "text": b"printed by a library\n" * 9, "a head of zeros": framing.MAGIC + bytes(60), "ones": b"\xff" * 99,
+        }  # fmt: skip
+        return {name: partial(self.inject, data=text) for name, text in texts.items()}
+
+    def shares_output(self) -> bool:
+        """Whether messages come between the lines of what a Task prints, which has to be read on whatever they are."""
+        with self.listening() as listener:
+            return 1 in listener.standard_descriptors
 
     def sizes(self) -> list[int]:
         """Sizes of contents around which something may change: of the kernel, of the wire, and of its own settings."""
@@ -268,6 +289,11 @@ class Subject:
         around = {size + change for size in (1 << 12, 1 << 16, 1 << 20, *own) for change in (-1, 0, 1)}
         limit = self.kind.capabilities.max_message
         return sorted(size for size in {0, 1, *around} if limit is None or size < limit)
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 class Child:

@@ -20,9 +20,8 @@ from tasklink.errors import (
     ProtocolError,
 )
 from tasklink.message import Message
-from tasklink.stream import StreamCommunicator
 from tasklink.testing import need
-from tasklink.testing.check import Skipped, clause, expect, expect_error
+from tasklink.testing.check import ConformanceError, clause, expect, expect_error
 from tasklink.testing.checks.flow import fill
 from tasklink.testing.errand import (
     attempt,
@@ -38,11 +37,12 @@ from tasklink.testing.errand import (
 if TYPE_CHECKING:
     from tasklink.communicator import Communicator
     from tasklink.testing.child import Peer
-    from tasklink.testing.subject import Subject
+    from tasklink.testing.subject import Pair, Subject
 
 _KILLS = 4
 _LARGEST = 200_000
 _NEVER_WHOLE = 64 << 20
+_NO_MESSAGE = b"printed by a library\n" * 9
 _NOT_SMALL = 70_000  # bytes, which many a protocol sends another way than what is small
 _MOMENT = 0.1  # seconds for another thread to come as far as it comes
 
@@ -303,7 +303,7 @@ def check_an_end_within_a_message(subject: Subject) -> None:
     Mended: an end of file is in order only between two messages; `FrameDecoder.finish` tells. A library below may not
     tell: then announce what takes more than one system call.
     """
-    data = subject.message_below()
+    data = subject.below(b"".join(framing.encode([bytes(100)], codec.RAW)))
     for cut in (1, 20, len(data) - 1):
         with subject.pair() as pair:
             pair.theirs.write(Message("whole"))
@@ -323,16 +323,27 @@ def check_garbage(subject: Subject) -> None:
     Mended: check the magic and every length before anything is reserved, and remember the failure: where the next
     message begins is not known any more.
     """
-    for garbage in (b"printed by a library\n" * 9, framing.MAGIC + bytes(60), b"\xff" * 99):
+    for what, send in subject.garbage().items():
         with subject.pair() as pair:
             pair.theirs.write(Message("good"))
-            subject.inject(pair.theirs, garbage)
+            send(pair.theirs)
             came = pair.ours.read(subject.patience).contents
             expect(came == "good", f"{came!r} came instead of the message before")
-            for _ in range(2):
-                expect_error(ProtocolError, pair.ours.read, subject.patience)
             pair.ours.write(Message("still"))
-            expect(pair.theirs.read(subject.patience).contents == "still", "the other direction does not go on")
+            came = pair.theirs.read(subject.patience).contents
+            expect(came == "still", f"after {what} the other direction does not go on")
+            for _ in range(2):
+                _expect_refusal(subject, pair, what)
+
+
+def _expect_refusal(subject: Subject, pair: Pair, what: str) -> str:
+    """Read what is no message; the text of the error."""
+    if subject.shares_output():
+        pair.theirs.close()  # until then what is printed comes, and has to be read
+    try:
+        return str(expect_error(ProtocolError, pair.ours.read, subject.patience))
+    except ConformanceError as error:
+        raise ConformanceError(f"after {what} {error}") from error
 
 
 @clause("3.6", group="handshake", needs=[need.messages])
@@ -342,14 +353,37 @@ def check_a_newer_wire(subject: Subject) -> None:
     Mended: leave it to `framing`, and change nothing of its frames.
     """
     with subject.pair() as pair:
-        if not isinstance(pair.theirs, StreamCommunicator):
-            raise Skipped("its bytes are not the frames of core/docs/wire.md alone")
         frame = bytearray(b"".join(framing.encode([b"x"], codec.RAW)))
         frame[len(framing.MAGIC)] = framing.VERSION + 1
-        subject.inject(pair.theirs, bytes(frame))
-        text = str(expect_error(ProtocolError, pair.ours.read, subject.patience))
+        subject.inject(pair.theirs, subject.below(bytes(frame)))
+        text = _expect_refusal(subject, pair, "a frame of a later version")
         both = str(framing.VERSION) in text and str(framing.VERSION + 1) in text
         expect(both, f"the text does not name the versions {framing.VERSION} and {framing.VERSION + 1}: {text}")
+
+
+@clause("3.7", group="framing", needs=[need.messages])
+def check_a_good_peer_beside_garbage(subject: Subject) -> None:
+    """While one channel has failed by garbage, another one goes on, and the next peer is served.
+
+    Mended: what has failed is remembered in the communicator, not in its class, its Listener or its module.
+    """
+    with ExitStack() as opened:
+        several = subject.kind.capabilities.multi_peer
+        listener = opened.enter_context(subject.listening()) if several else None
+
+        def meet() -> Pair:
+            return opened.enter_context(subject.pair()) if listener is None else subject.join(listener)
+
+        bad, good = meet(), meet()
+        subject.inject(bad.theirs, _NO_MESSAGE)
+        _expect_refusal(subject, bad, "garbage")
+        late = meet()
+        for pair in (good, late):
+            for writer, reader in pair.ways():
+                writer.write(Message("good"), subject.patience)
+                came = reader.read(subject.patience).contents
+                expect(came == "good", f"{came!r} came at a channel beside one that has failed")
+        subject.close(*bad, *good, *late)
 
 
 @clause("3.2", group="death", needs=[need.messages, need.processes])
