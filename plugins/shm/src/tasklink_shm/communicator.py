@@ -55,6 +55,7 @@ class SharedMemoryCommunicator(FramedCommunicator):
     api: ClassVar[int] = 1
     capabilities: ClassVar[Capabilities] = Capabilities(zero_copy=True, survives_launcher=True)
     settings: ClassVar[str] = "tasklink_shm.settings:SharedMemorySettings"
+    subject: ClassVar[str] = "tasklink_shm.subject:SharedMemorySubject"
 
     def __init__(self, side: int, descriptors: Sequence[int], options: Mapping[str, Any]) -> None:
         descriptor, *lines = descriptors
