@@ -105,6 +105,7 @@ class ZmqCommunicator(FramedCommunicator):
         crosses_hosts=True, survives_launcher=True, multi_peer=True, delivery="flush"
     )
     settings: ClassVar[str] = "tasklink_zmq.settings:ZmqSettings"
+    subject: ClassVar[str] = "tasklink_zmq.subject:ZmqSubject"
 
     def __init__(self, wiring: Wiring, limits: Limits, alarm: Alarm | None = None) -> None:
         from tasklink_zmq.incoming import Incoming  # noqa: PLC0415 - imports pyzmq, which may be missing
