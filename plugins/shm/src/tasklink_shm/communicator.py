@@ -17,7 +17,7 @@ from tasklink import framing
 from tasklink.communicator import Address, Capabilities, FramedCommunicator
 from tasklink.errors import ClosedError, CommunicatorError, ProtocolError
 from tasklink.spin import Spin
-from tasklink.turn import busy, deadline_of, is_mine, take
+from tasklink.turn import alone, deadline_of, is_mine
 from tasklink_shm import layout
 from tasklink_shm.bell import Bell
 from tasklink_shm.incoming import Incoming
@@ -84,7 +84,9 @@ class SharedMemoryCommunicator(FramedCommunicator):
         self._fallback = options["fallback"]
         self._told = False  # that there is no memory for segments
         self._decoder: framing.FrameDecoder | None = None  # of what comes in pieces
-        self._unfinished: list[bytes] = []  # of a message in pieces that was given up: still to be written
+        # Of a message in pieces: the records of the frame that is written, and where those are that were. Both are
+        # replaced in one go, and an exception of a signal handler costs no count. What is left is written later.
+        self._frame: tuple[list[bytes], list[int]] = ([], [])
         self._large = RLock()
         self._watch: Watch | None = None
         self._released = False
@@ -131,7 +133,8 @@ class SharedMemoryCommunicator(FramedCommunicator):
         """Write a record, or a large message; see `FramedCommunicator.send`."""
         try:
             if not self._outgoing.send(buffers, timeout):
-                self._send_large(buffers, deadline_of(timeout))
+                deadline = deadline_of(timeout)
+                alone(self._large, deadline, self._send_large, buffers, deadline)
         finally:
             if self._closed:
                 self._release()
@@ -148,39 +151,32 @@ class SharedMemoryCommunicator(FramedCommunicator):
         self.check_usable()
         memory = None
         if nbytes > 0:
-            self._refuse_nesting()
             try:
-                take(self._large, None)
-                memory = self._pool.allocate(nbytes)
+                memory = alone(self._large, None, self._pool.allocate, nbytes)
             except OSError as error:
                 self._do_without(error)
-            finally:
-                self._end_turn()
         return memoryview(bytearray(nbytes)) if memory is None else memory
 
     def _send_large(self, buffers: list[Buffer], deadline: float | None) -> None:
-        self._refuse_nesting()
+        self._check()
         try:
-            take(self._large, deadline)
-            self._check()
-            try:
-                packed = self._pool.pack(buffers, deadline)
-            except (TimeoutError, CommunicatorError):
-                raise
-            except OSError as error:
-                self._do_without(error)
-                packed = None
-            if packed is None:
-                self._send_pieces(buffers, deadline)
-                return
-            parts, segments = packed
-            try:
-                self._outgoing.put(PARCEL, len(buffers), parts, deadline)
-            except BaseException:
+            packed = self._pool.pack(buffers, deadline)
+        except (TimeoutError, CommunicatorError):
+            raise
+        except OSError as error:
+            self._do_without(error)
+            packed = None
+        if packed is None:
+            self._send_pieces(buffers, deadline)
+            return
+        parts, segments = packed
+        published: list[int] = []
+        try:
+            self._outgoing.put(PARCEL, len(buffers), parts, deadline, published=published)
+        except BaseException:
+            if not published:  # else its reader sees the segments, whatever a signal handler raises here
                 self._pool.unsend(segments)
-                raise
-        finally:
-            self._end_turn()
+            raise
 
     def _send_pieces(self, buffers: list[Buffer], deadline: float | None) -> None:
         most = self._outgoing.most
@@ -188,18 +184,19 @@ class SharedMemoryCommunicator(FramedCommunicator):
         try:
             for frame in framing.split(buffers, most - framing.PREFIX.size):
                 data = b"".join(frame)  # a piece is one record; only a head with very many buffers is more
-                self._unfinished = [data[begin : begin + most] for begin in range(0, len(data), most)]
+                self._frame = ([data[begin : begin + most] for begin in range(0, len(data), most)], [])
                 self._write_stream(deadline)
         except BaseException:
-            if len(self._unfinished) == -(-len(data) // most):
-                self._unfinished = []  # nothing of this frame was written
-            self._unfinished.append(framing.GIVEN_UP)
+            records, published = self._frame
+            rest = records[len(published) :] if published else []  # a frame that was not begun need not be ended
+            self._frame = ([*rest, framing.GIVEN_UP], [])
             raise
 
     def _write_stream(self, deadline: float | None) -> None:
-        while self._unfinished:
-            self._outgoing.put(STREAM, 0, self._unfinished[:1], deadline, last=True)
-            del self._unfinished[0]
+        records, published = self._frame
+        while len(published) < len(records):
+            record = records[len(published)]
+            self._outgoing.put(STREAM, 0, [record], deadline, last=True, published=published)
 
     def _do_without(self, error: OSError) -> None:
         """There is no memory for segments: say so once, or raise."""
@@ -214,14 +211,6 @@ class SharedMemoryCommunicator(FramedCommunicator):
             logging.getLogger("tasklink_shm").warning(
                 "no shared memory for large buffers (%s): they go through the ring in pieces, and are copied", error
             )
-
-    def _refuse_nesting(self) -> None:
-        if is_mine(self._large):
-            raise busy()
-
-    def _end_turn(self) -> None:
-        if is_mine(self._large):
-            self._large.release()
 
     # Reading
 
@@ -274,7 +263,8 @@ class SharedMemoryCommunicator(FramedCommunicator):
 
     def close(self) -> None:
         """Close this end; see `Communicator.close`."""
-        if self._unfinished and not (self._closed or self.forked or is_mine(self._large) or self._outgoing.in_use):
+        interrupted = is_mine(self._large) or self._outgoing.in_use
+        if len(self._frame[1]) < len(self._frame[0]) and not (self._closed or self.forked or interrupted):
             try:
                 self._write_stream(deadline_of(0))
             except (TimeoutError, CommunicatorError):

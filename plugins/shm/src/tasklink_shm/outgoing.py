@@ -125,8 +125,9 @@ class Outgoing:
         return True
 
     def put(
-        self, kind: int, number: int, parts: Sequence[Buffer], deadline: float | None, *, last: bool = False
-    ) -> None:
+        self, kind: int, number: int, parts: Sequence[Buffer], deadline: float | None, *, last: bool = False,
+        published: list[int] | None = None,
+    ) -> None:  # fmt: skip
         """Write a record of `most` bytes at most.
 
         Args:
@@ -135,12 +136,16 @@ class Outgoing:
             parts: what it holds.
             deadline: until when to wait for the turn, and for room.
             last: when all who wait have had their turn.
+            published: gets where the record begins when the reader can see it: also when something is raised then.
 
         Raises:
             TimeoutError, BrokenError, ClosedError, ProtocolError, BusyError: as `Communicator.write`.
         """
         if self._is_mine():
             raise busy()
+        begin = -1
+        published = [] if published is None else published
+        before = len(published)
         try:
             if last or not self._take(False):
                 self._queue(deadline)
@@ -151,11 +156,15 @@ class Outgoing:
                 self._mapping[place : place + len(part)] = part
                 place += len(part)
             self._publish(begin + size + 71 & -64, size << 32 | number << 8 | kind)
+            published.append(begin)
             self._give()
             if self._words[self._asleep]:
                 self._bell.ring()
         except BaseException:
+            still_mine = self._is_mine()
             self._clean_up()
+            if begin >= 0 and still_mine and self.position != begin and len(published) == before:
+                published.append(begin)
             raise
 
     def close(self) -> None:
