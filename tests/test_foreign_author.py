@@ -37,7 +37,12 @@ sys.path.insert(0, str(FOREIGN / "src"))
 
 
 class ConnectionSubject(Subject):
-    """How bytes get below it, where the kit cannot know."""
+    """How bytes get below it, and what it does not bear, which the kit cannot know."""
+
+    def __attrs_post_init__(self):
+        """Its author has used what the standard library has."""
+        super().__attrs_post_init__()
+        self.uninterruptible = "its threads share a threading.Condition, whose lock an exception may leave taken"
 
     def inject(self, end, data):
         """Write to its socket when its own thread has sent what was queued before."""

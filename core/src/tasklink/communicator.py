@@ -47,10 +47,14 @@ The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it c
     6.3  What was written before is delivered.
     6.4  It ends, whatever the peer does.
     6.5  It gives back descriptors, threads, processes and files.
- 7. Threads.
+ 7. Threads and signal handlers.
     7.1  `write` may be called from any number of threads at once.
     7.2  So may `read`.
     7.3  The two directions do not wait for each other.
+    7.4  A signal handler may interrupt any call, and make any: it works, or raises `BusyError` at once. After its
+         `close` the interrupted call raises `ClosedError`, unless it need not wait any more.
+    7.5  What a signal handler raises comes out of the call. The message of a `write` is then delivered once or not at
+         all, and no other is the worse; a `read` may lose its message, and may raise `BrokenError` from then on.
  8. Forks.
     8.1  In a forked child every call but `close` raises `ForkedError`.
     8.2  There `close` leaves the parent's channel alone.

@@ -19,6 +19,7 @@ from tasklink.communicator import Address, Capabilities
 from tasklink.errors import BrokenError, DecodeError, EncodeError, EndOfMessages, ProtocolError
 from tasklink.message import Message
 from tasklink.testing.model import ModelCommunicator, ModelListener
+from tasklink.turn import alone, deadline_of, is_mine
 
 MIB = 1 << 20
 MUTANTS = []
@@ -87,12 +88,15 @@ class Reorders(Counting):
 class LosesTheLast(Counting):
     """Keeps a message back until the next one is written, and forgets it in `close`."""
 
+    kept = None
+
     def send_numbered(self, number, buffers, timeout):
-        if number == 100:  # and is flushed by nothing but the next one
+        if number == 100 and size_of(buffers) > 50_000:  # and is flushed by nothing but the next one
             self.kept = buffers
             return
-        if number == 101:
+        if self.kept:
             ModelCommunicator.send(self, self.kept, timeout)
+            self.kept = None
         ModelCommunicator.send(self, buffers, timeout)
 
 
@@ -106,7 +110,7 @@ class Truncates(ModelCommunicator):
         super().write(message, timeout)
 
 
-@mutant("check_after_a_write_ran_out_of_time")
+@mutant("check_after_a_write_ran_out_of_time", "check_a_handler_that_closes")
 class TearsOnAShortWrite(ModelCommunicator):
     """Forgets, after a time-out, that a part of the message was written."""
 
@@ -123,7 +127,7 @@ class TearsOnAShortWrite(ModelCommunicator):
             rest = rest[os.write(self._writer, rest[:1000]) :]
 
 
-@mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing")
+@mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing", "check_a_handler_that_closes")
 class LeaksADescriptor(ModelCommunicator):
     """Leaves a descriptor open."""
 
@@ -132,7 +136,7 @@ class LeaksADescriptor(ModelCommunicator):
         super().shut()
 
 
-@mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing")
+@mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing", "check_a_handler_that_closes")
 class LeaksAThread(ModelCommunicator):
     """Leaves a thread behind."""
 
@@ -170,7 +174,7 @@ class BlocksOnAFullPipe(ModelCommunicator):
         super().send(buffers, None if 2 * MIB < size_of(buffers) < 4 * MIB else timeout)
 
 
-@mutant("check_an_end_within_a_message")
+@mutant("check_an_end_within_a_message", "check_a_handler_that_raises_in_a_read")
 class SwallowsAKill(ModelCommunicator):
     """Takes an end within a message for the end."""
 
@@ -254,7 +258,7 @@ class OneLockForBoth(ModelCommunicator):
         self.both = threading.Lock()
 
     def send(self, buffers, timeout):
-        if not 100_000 < size_of(buffers) < MIB:
+        if not 200_000 < size_of(buffers) < MIB:
             super().send(buffers, timeout)
             return
         with self.both:
@@ -273,15 +277,61 @@ class LetsNobodyOvertake(ModelCommunicator):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        self.turn = threading.Lock()
+        self.turn = threading.RLock()
 
     def send(self, buffers, timeout):
-        if not self.turn.acquire(True, -1 if timeout is None else max(0, min(timeout, threading.TIMEOUT_MAX))):
+        alone(self.turn, deadline_of(timeout), super().send, buffers, timeout)
+
+
+@mutant("check_a_handler_that_calls")
+class WaitsForItself(LetsNobodyOvertake):
+    """Has a signal handler wait for the call that it has interrupted."""
+
+    def send(self, buffers, timeout):
+        if is_mine(self.turn):
+            threading.Event().wait(timeout)
             raise TimeoutError("others kept it busy")
+        if size_of(buffers) < 1000:
+            super().send(buffers, timeout)
+        else:
+            ModelCommunicator.send(self, buffers, timeout)
+
+
+@mutant("check_a_handler_that_raises_in_a_write")
+class KeepsItsLock(ModelCommunicator):
+    """Does not give a lock back when what no program expects comes in between."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.turn = threading.RLock()
+
+    def send(self, buffers, timeout):
+        if not 90_000 < size_of(buffers) < 110_000:
+            super().send(buffers, timeout)
+            return
+        self.turn.acquire()
         try:
             super().send(buffers, timeout)
-        finally:
+        except Exception:
             self.turn.release()
+            raise
+        self.turn.release()
+
+
+@mutant("check_a_handler_that_raises_in_a_read")
+class LosesItsPlace(ModelCommunicator):
+    """Goes on where an exception has taken what was read."""
+
+    _midway = property(lambda self: False, lambda self, value: None)
+
+
+@mutant("check_a_handler_that_closes")
+class ForgetsWhatAHandlerClosed(ModelCommunicator):
+    """Leaves its descriptors open where a signal handler closes."""
+
+    def shut(self):
+        super().shut()
+        self._rung = False
 
 
 @mutant("check_a_loop_over_the_descriptor")

@@ -20,6 +20,11 @@ def processes(subject: Subject) -> str | None:
     return subject.one_process or None
 
 
+def interrupts(subject: Subject) -> str | None:
+    """Its calls bear exceptions at any moment."""
+    return subject.uninterruptible or None
+
+
 def listener(subject: Subject) -> str | None:
     """It has a Listener."""
     return subject.one_process or None

@@ -68,6 +68,8 @@ class Subject:
         patience: seconds after which something that ought to have happened counts as not happening. Nothing is slower
             for it when all is well.
         one_process: why its two ends cannot be in two processes; empty where they can.
+        uninterruptible: why what a signal handler raises within a call may cost more than that call; empty where it
+            does not.
         children: the processes that have been started for the check that runs.
     """
 
@@ -75,6 +77,7 @@ class Subject:
     settings: Any = None
     patience: float = 10.0
     one_process: str = ""
+    uninterruptible: str = ""
     children: list[Child] = attrs.field(factory=list, init=False)
     _works: list[Work[Any]] = attrs.field(factory=list, init=False)
 

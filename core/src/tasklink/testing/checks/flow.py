@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasklink.communicator import Communicator
     from tasklink.testing.subject import Subject
 
-_FILLING = 32_000  # bytes of a message; small enough to go the way of small ones
+FILLING = 32_000  # bytes of a message; small enough to go the way of small ones
 _MOST_UNREAD = 256 << 20  # bytes
 _LARGE = 40 << 20
 _ROUNDS = 4
@@ -35,9 +35,9 @@ def fill(writer: Communicator, seconds: float = 0.25) -> int:
         ConformanceError: it took more than memory should be used for.
     """
     count = 0
-    while count * _FILLING < _MOST_UNREAD:
+    while count * FILLING < _MOST_UNREAD:
         try:
-            writer.write(Message((count, pattern(_FILLING, count))), timeout=seconds)
+            writer.write(Message((count, pattern(FILLING, count))), timeout=seconds)
         except TimeoutError:
             return count
         count += 1
@@ -115,11 +115,11 @@ def check_the_time_out_of_a_write(subject: Subject) -> None:
     with subject.pair() as pair:
         fill(pair.theirs)
         for timeout in (0, -1, 0.05):
-            for size in (_FILLING, 3 << 20):
+            for size in (FILLING, 3 << 20):
                 writing = subject.start(pair.theirs.write, Message(pattern(size)), timeout)
                 if not writing.ended(subject.patience / 2):
                     raise ConformanceError(f"a write of {size} bytes with a time-out of {timeout} s still waits")
-                if size == _FILLING or isinstance(writing.error, Exception):
+                if size == FILLING or isinstance(writing.error, Exception):
                     expect(isinstance(writing.error, TimeoutError | None), f"it raised {writing.error!r}")
         subject.start(pair.theirs.write, Message(pattern(20 << 20)))
         waiting = subject.start(pair.theirs.write, Message(pattern(20 << 20)), 0.05)
@@ -183,7 +183,7 @@ def check_after_a_write_ran_out_of_time(subject: Subject) -> None:
         # There is room for a part of the next one; a Unix socket takes nothing before three quarters are free.
         come: list[int] = [contents_of(pair.ours, subject)[0] for _ in range(written)]
         late: list[object] = []
-        for size in (5 << 20, 5 << 20, _FILLING):
+        for size in (5 << 20, 5 << 20, FILLING):
             number = written + len(late)
             late.append(number)
             try:
