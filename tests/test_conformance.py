@@ -78,7 +78,7 @@ class TestSharedMemoryNamed(CommunicatorConformance):
 
 @pytest.mark.soak
 class TestPipeInBand(CommunicatorConformance):
-    """Standard input and output: what needs both ends in one process does not apply."""
+    """Standard input and output."""
 
     def subject(self):
         """For launchers."""
@@ -88,10 +88,6 @@ class TestPipeInBand(CommunicatorConformance):
 @pytest.mark.soak
 class TestZmqOverTcp(CommunicatorConformance):
     """A port and a pair of keys; a connection that is lost may come back."""
-
-    xfail = {  # noqa: RUF012 - it is read only
-        "check_a_peer_killed_between_messages": "over tcp a peer that died cannot be told from a line that is cut",
-    }
 
     def subject(self):
         """It does not wait long for who is gone."""

@@ -29,7 +29,8 @@ The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it c
     2.7  What was read is the reader's own, and may be changed.
  3. The end of the peer.
     3.1  `read` raises `EndOfMessages` after the last message of a peer that closed, each time it is called.
-    3.2  So it does when the peer ended between two messages, however it ended.
+    3.2  So it does when the peer ended between two messages, however it ended. With `crosses_hosts` it may raise
+         `BrokenError` for one that did not close: nobody can tell it from a line that was cut.
     3.3  It raises `BrokenError` when the peer ended within a message.
     3.4  Messages that had arrived before are given first.
     3.5  `write` raises `BrokenError` when the peer is gone, also where it waits.

@@ -46,8 +46,10 @@ def main(descriptor: int) -> None:
     Args:
         descriptor: where the handover is read from.
     """
-    kind, told, errand, arguments, patience, control = pickle.loads(_read_handover(descriptor))
-    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    kind, told, errand, arguments, patience, control, stacks = pickle.loads(_read_handover(descriptor))
+    if stacks is not None:
+        os.set_inheritable(stacks, False)
+        faulthandler.register(signal.SIGUSR2, stacks, all_threads=True)
     faulthandler.dump_traceback_later(patience * _LIFE_IN_PATIENCES, exit=True)
     peer = Peer(None, None if control is None else Connection(control))
     if control is not None:

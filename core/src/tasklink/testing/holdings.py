@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import threading
 import time
 from pathlib import Path
@@ -34,7 +35,8 @@ def holdings(directory: Path | None = None) -> dict[str, Counter[str]]:
 def settled(before: dict[str, Counter[str]], look: Callable[[], dict[str, Counter[str]]], seconds: float) -> str:
     """Wait until what there is was there before; say what is left, nothing where all is well.
 
-    What a library ends in the background may take a moment, so one looks again until the time is up.
+    What a library ends in the background may take a moment: so threads, and child processes, are waited for until the
+    time is up. What they had is gone with them; only /proc lists a thread for a moment longer.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -43,9 +45,30 @@ def settled(before: dict[str, Counter[str]], look: Callable[[], dict[str, Counte
         left = {what: dict(after[what] - before[what]) for what in after if after[what] - before[what]}
         if not left:
             return ""
+        _wait_for(left, deadline)
         if time.monotonic() >= deadline:
             return ", ".join(f"{what}: {found}" for what, found in left.items())
-        time.sleep(0.01)
+
+
+def _wait_for(left: dict[str, dict[str, int]], deadline: float) -> None:
+    """Wait for the end of threads and of children; where it is neither, let others have the CPU."""
+    for thread in threading.enumerate():
+        if thread.name in left.get("threads", ()):
+            thread.join(max(0.0, deadline - time.monotonic()))
+    for child in left.get("children", ()):
+        _wait_for_child(int(child), max(0.0, deadline - time.monotonic()))
+    os.sched_yield()
+
+
+def _wait_for_child(pid: int, seconds: float) -> None:
+    try:
+        end = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([end], [], [], seconds)
+    finally:
+        os.close(end)
 
 
 def descriptors() -> dict[int, str]:

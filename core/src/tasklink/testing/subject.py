@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _SMALLEST_SETTING = 1 << 10
 _LARGEST_SETTING = 16 << 20
 _DUMP_SECONDS = 2.0
+_NEXT_LINE_SECONDS = 0.2
 _LAST_MOMENT = 0.3  # seconds between what a dying process closes and its end
 _standard = threading.Lock()  # 0, 1 and 2 of this process are changed by one thread at a time
 
@@ -324,9 +325,10 @@ class Child:
         self._patience = patience
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         ours, theirs = socketpair()
-        with theirs:
+        self._stacks, stacks = socketpair()
+        with theirs, stacks:
             self.control = Connection(ours.detach())
-            handover = anonymous_file(handover_of((*order, theirs.fileno())))
+            handover = anonymous_file(handover_of((*order, theirs.fileno(), stacks.fileno())))
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", python_code(handover)],
@@ -334,7 +336,7 @@ class Child:
                     stdout=standard.get(1, subprocess.DEVNULL),
                     stderr=standard.get(2, self._said),
                     env=None if environment is None else {**os.environ, **environment},
-                    pass_fds=(handover, theirs.fileno(), *inherited),
+                    pass_fds=(handover, theirs.fileno(), stacks.fileno(), *inherited),
                     start_new_session=True,
                 )
             finally:
@@ -399,6 +401,7 @@ class Child:
             pass
         self._process.wait(self._patience)
         self.control.close()
+        self._stacks.close()
         self._said.close()
 
     def note_fate(self) -> None:
@@ -420,13 +423,17 @@ class Child:
         """Where each of its threads stands."""
         if self._process.poll() is not None:
             return self.words()
-        before = len(self._read())
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGUSR2)
-        deadline = time.monotonic() + _DUMP_SECONDS
-        while "most recent call first" not in (text := self._read()[before:]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return text or "it does not say where it stands"
+        text = b""
+        self._stacks.settimeout(_DUMP_SECONDS)
+        try:
+            while more := self._stacks.recv(1 << 16):
+                text += more
+                self._stacks.settimeout(_NEXT_LINE_SECONDS)
+        except TimeoutError:
+            pass  # that was all
+        return text.decode("utf-8", "backslashreplace") or "it does not say where it stands"
 
     def _read(self) -> str:
         if self._said.closed:

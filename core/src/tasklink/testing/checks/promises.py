@@ -163,7 +163,7 @@ def check_survives_launcher(subject: Subject) -> None:
 def _launched(subject: Subject, listener: Listener) -> subprocess.Popen[bytes]:
     """Start a Task behind a program that passes on no descriptor but 0, 1 and 2."""
     address = listener.address
-    handover = handover_of((subject.kind, (address.details, (), address.key), echo, (), subject.patience, None))
+    handover = handover_of((subject.kind, (address.details, (), address.key), echo, (), subject.patience, None, None))
     launcher = "import os, sys; os.closerange(3, 256); os.execv(sys.argv[1], sys.argv[1:])"
     arguments = [sys.executable, "-c", launcher, sys.executable, "-c", python_code(0)]
     standard = listener.standard_descriptors
