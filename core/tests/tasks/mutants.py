@@ -41,11 +41,18 @@ def size_of(buffers):
     return sum(map(len, buffers[1:]))
 
 
-class Counting(ModelCommunicator):
-    """Counts what it sends."""
+class Prepared(ModelCommunicator):
+    """Has something of its own."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
+        self.prepare()
+
+
+class Counting(Prepared):
+    """Counts what it sends."""
+
+    def prepare(self):
         self.sent = 0
 
     def send(self, buffers, timeout):
@@ -174,26 +181,28 @@ class BlocksOnAFullPipe(ModelCommunicator):
         super().send(buffers, None if 2 * MIB < size_of(buffers) < 4 * MIB else timeout)
 
 
-@mutant("check_an_end_within_a_message", "check_a_handler_that_raises_in_a_read")
-class SwallowsAKill(ModelCommunicator):
-    """Takes an end within a message for the end."""
+class TakesForTheEnd(ModelCommunicator):
+    """Takes an error for the end."""
 
     def receive(self, timeout):
         try:
             return super().receive(timeout)
-        except BrokenError:
+        except self.error:
             raise EndOfMessages from None
+
+
+@mutant("check_an_end_within_a_message", "check_a_handler_that_raises_in_a_read")
+class SwallowsAKill(TakesForTheEnd):
+    """Takes an end within a message for the end."""
+
+    error = BrokenError
 
 
 @mutant("check_garbage", "check_a_newer_wire", "check_a_good_peer_beside_garbage")
-class TakesGarbageForTheEnd(ModelCommunicator):
+class TakesGarbageForTheEnd(TakesForTheEnd):
     """Takes what is no message for the end."""
 
-    def receive(self, timeout):
-        try:
-            return super().receive(timeout)
-        except ProtocolError:
-            raise EndOfMessages from None
+    error = ProtocolError
 
 
 @mutant("check_a_good_peer_beside_garbage")
@@ -250,11 +259,10 @@ class SendsWhatCannotBeEncoded(ModelCommunicator):
 
 
 @mutant("check_both_directions_at_once")
-class OneLockForBoth(ModelCommunicator):
+class OneLockForBoth(Prepared):
     """Does not read while it waits to write."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def prepare(self):
         self.both = threading.Lock()
 
     def send(self, buffers, timeout):
@@ -272,11 +280,10 @@ class OneLockForBoth(ModelCommunicator):
 
 
 @mutant("check_a_small_message_overtakes_a_large_one")
-class LetsNobodyOvertake(ModelCommunicator):
+class LetsNobodyOvertake(Prepared):
     """Writes a message to its end before the next one."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def prepare(self):
         self.turn = threading.RLock()
 
     def send(self, buffers, timeout):
@@ -298,11 +305,10 @@ class WaitsForItself(LetsNobodyOvertake):
 
 
 @mutant("check_a_handler_that_raises_in_a_write")
-class KeepsItsLock(ModelCommunicator):
+class KeepsItsLock(Prepared):
     """Does not give a lock back when what no program expects comes in between."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def prepare(self):
         self.turn = threading.RLock()
 
     def send(self, buffers, timeout):
@@ -335,11 +341,10 @@ class ForgetsWhatAHandlerClosed(ModelCommunicator):
 
 
 @mutant("check_a_loop_over_the_descriptor")
-class AlwaysReadable(ModelCommunicator):
+class AlwaysReadable(Prepared):
     """Says that there is work when there is none."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def prepare(self):
         self.always = os.memfd_create("always readable")
 
     def fileno(self):
@@ -382,11 +387,10 @@ class ShutsDownInAFork(ModelCommunicator):
 
 
 @mutant("check_programs_inherit_nothing")
-class IsInherited(ModelCommunicator):
+class IsInherited(Prepared):
     """Leaves its descriptors to every program."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def prepare(self):
         os.set_inheritable(self._reader, True)
 
 
@@ -463,16 +467,28 @@ class SaysThereMayBeSeveral(ModelCommunicator):
     capabilities = Capabilities(multi_peer=True)
 
 
-@mutant("check_the_address")
-class ShowsItsKey(ModelCommunicator):
-    """Has its key in the details, where everybody may see it."""
+class Hosting(ModelCommunicator):
+    """Has a Listener of its own."""
 
     @classmethod
     def listen(cls, settings=None):
-        listener = ModelListener(cls)
+        return cls.listener(cls)
+
+
+class TalkativeListener(ModelListener):
+    """Shows its key."""
+
+    def __init__(self, kind):
+        super().__init__(kind)
         key = os.urandom(16)
-        listener.address = Address({"key": key.hex()}, listener.address.descriptors, key)
-        return listener
+        self.address = Address({"key": key.hex()}, self.address.descriptors, key)
+
+
+@mutant("check_the_address")
+class ShowsItsKey(Hosting):
+    """Has its key in the details, where everybody may see it."""
+
+    listener = TalkativeListener
 
 
 class FileListener(ModelListener):
@@ -491,12 +507,10 @@ class FileListener(ModelListener):
 
 
 @mutant("check_files_are_private")
-class IsOpenToAll(ModelCommunicator):
+class IsOpenToAll(Hosting):
     """Makes a file that everybody can read."""
 
-    @classmethod
-    def listen(cls, settings=None):
-        return FileListener(cls)
+    listener = FileListener
 
 
 class ForgetfulListener(ModelListener):
@@ -509,12 +523,10 @@ class ForgetfulListener(ModelListener):
 
 
 @mutant("check_a_listener_gives_everything_back")
-class ForgetsItsListener(ModelCommunicator):
+class ForgetsItsListener(Hosting):
     """Has a Listener that does not give back what nobody took."""
 
-    @classmethod
-    def listen(cls, settings=None):
-        return ForgetfulListener(cls)
+    listener = ForgetfulListener
 
 
 class TwiceListener(ModelListener):
@@ -525,12 +537,10 @@ class TwiceListener(ModelListener):
 
 
 @mutant("check_accept_after_close", "check_several_peers")
-class AcceptsTwice(ModelCommunicator):
+class AcceptsTwice(Hosting):
     """Fails by chance when its Listener was closed."""
 
-    @classmethod
-    def listen(cls, settings=None):
-        return TwiceListener(cls)
+    listener = TwiceListener
 
 
 @mutant("check_the_methods")

@@ -39,6 +39,16 @@ class Peer:
         if self.control is not None:
             self.control.send((kind, value))
 
+    def hear(self) -> Any:
+        """Wait for what is said by who started this process.
+
+        Raises:
+            EOFError: nobody is there, or never was.
+        """
+        if self.control is None:
+            raise EOFError("this process has inherited no connection")
+        return self.control.recv()
+
 
 def main(descriptor: int) -> None:
     """Do what the handover says.

@@ -55,7 +55,7 @@ def obey(peer: Peer) -> None:
         "close": peer.end.close,
     }
     while True:
-        order, *arguments = peer.control.recv()  # type: ignore[union-attr]
+        order, *arguments = peer.hear()
         if order == "leave":
             return
         peer.say("value", attempt(orders[order], *arguments))

@@ -98,12 +98,9 @@ class Subject:
         if self.settings is None and self.kind.settings:
             self.settings = _named(self.kind.settings)()
 
-    def __getstate__(self) -> dict[str, object]:
+    def __reduce__(self) -> tuple[Callable[[], Subject], tuple[()]]:
         names = [field.name for field in attrs.fields(type(self)) if field.init]
-        return {name: getattr(self, name) for name in names}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        return partial(type(self), **{name: getattr(self, name) for name in names}), ()
 
     def fresh(self) -> Self:
         """Give the same for another check: nothing has been started for it."""

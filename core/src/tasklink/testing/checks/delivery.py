@@ -172,7 +172,7 @@ def check_messages_that_nobody_thought_of(subject: Subject) -> None:
     Mended: the text names the smallest conversation that was found; write it down as a test of its own.
     """
     from hypothesis import HealthCheck, given, settings  # noqa: PLC0415 - an extra
-    from hypothesis import strategies as st  # noqa: PLC0415
+    from hypothesis import strategies as st  # noqa: PLC0415 - as above
 
     buffers = st.lists(st.integers(0, 10_000) | st.sampled_from([4095, 4096, 65_536]), min_size=1, max_size=4)
     signals = st.none() | st.text("a\0é☃", min_size=1, max_size=20)

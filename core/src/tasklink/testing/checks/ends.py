@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from socket import socketpair
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasklink import codec, framing
 from tasklink.errors import (
@@ -22,7 +22,7 @@ from tasklink.errors import (
 from tasklink.message import Message
 from tasklink.testing import need
 from tasklink.testing.check import ConformanceError, clause, expect, expect_error
-from tasklink.testing.checks.flow import fill
+from tasklink.testing.checks.flow import contents_of, fill
 from tasklink.testing.errand import (
     attempt,
     listen_to_the_end,
@@ -47,9 +47,9 @@ _NOT_SMALL = 70_000  # bytes, which many a protocol sends another way than what 
 _MOMENT = 0.1  # seconds for another thread to come as far as it comes
 
 
-def rest_of(end: Communicator, patience: float) -> tuple[list[object], BaseException]:
+def rest_of(end: Communicator, patience: float) -> tuple[list[Any], BaseException]:
     """Read until something is raised: the contents, and the error."""
-    contents: list[object] = []
+    contents: list[Any] = []
     while True:
         try:
             contents.append(end.read(patience).contents)
@@ -202,16 +202,16 @@ def check_what_a_killed_writer_has_written(subject: Subject) -> None:
                 child = subject.invite_with([counter], listener, write_and_count, counter, _LARGEST)
                 ours = subject.accept(listener, child)
             opened.callback(subject.close, ours)
-            read = [ours.read(subject.patience).contents for _ in range(3 + number * 40)]
+            read = [contents_of(ours, subject) for _ in range(3 + number * 40)]
             child.kill()
             written = int.from_bytes(count[:8], "little")
             rest, error = rest_of(ours, subject.patience)
-            numbers = [content[0] for content in [*read, *rest]]  # type: ignore[index]
+            numbers = [content[0] for content in [*read, *rest]]
             expect(
                 isinstance(error, EndOfMessages | BrokenError), f"after the death of its writer `read` raised {error!r}"
             )
             expect(numbers == list(range(1, len(numbers) + 1)), "messages are missing in between, or came twice")
-            torn = [content[0] for content in rest if content[1] != pattern(content[0] * 7919 % _LARGEST, content[0])]  # type: ignore[index]
+            torn = [content[0] for content in rest if content[1] != pattern(content[0] * 7919 % _LARGEST, content[0])]
             expect(not torn, f"messages {torn} hold other bytes than were written")
             if subject.kind.capabilities.delivery == "write":
                 expect(
