@@ -68,6 +68,8 @@ class OutputListener(Listener):
 
     def accept(self, timeout: float | None = None) -> OutputCommunicator:
         """Give the reading ends away, and close the writing ends: the Task has its own now."""
+        if not self._readers:
+            raise ClosedError("this Listener was closed, or its output has been accepted")
         _close_all(self._writers)
         readers, self._readers = self._readers, {}
         return OutputCommunicator({reader: _SIGNALS[stream] for stream, reader in readers.items()})

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from tasklink import vocabulary
 from tasklink.communicator import Address, Listener
+from tasklink.errors import ClosedError
 from tasklink.output import set_capacity
 from tasklink_pty.communicator import PtyCommunicator
 
@@ -77,6 +78,8 @@ class PtyListener(Listener):
 
     def accept(self, timeout: float | None = None) -> PtyCommunicator:
         """Give our ends away and close the Task's: it has its own now, and the end can be seen."""
+        if not self._streams:
+            raise ClosedError("this Listener was closed, or its output has been accepted")
         self._close_theirs()
         streams, self._streams = self._streams, {}
         return PtyCommunicator(streams)
