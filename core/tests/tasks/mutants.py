@@ -18,6 +18,7 @@ from tasklink import codec, framing
 from tasklink.communicator import Address, Capabilities
 from tasklink.errors import BrokenError, DecodeError, EncodeError, EndOfMessages, ProtocolError
 from tasklink.message import Message
+from tasklink.output import OutputCommunicator, OutputListener
 from tasklink.testing.model import ModelCommunicator, ModelListener
 from tasklink.turn import alone, deadline_of, is_mine
 
@@ -451,6 +452,105 @@ class SaysItCaptures(ModelCommunicator):
     """Declares captures_output, and has no output."""
 
     capabilities = Capabilities(captures_output=True)
+
+
+class Printed(OutputCommunicator):
+    """Captures what is printed, in good order."""
+
+    @classmethod
+    def of(cls, other):
+        streams, other._streams = other._streams, {}
+        other.close()
+        return cls(streams)
+
+
+class Hearing(ModelListener):
+    """Captures what the Task prints."""
+
+    def __init__(self, kind):
+        super().__init__(kind)
+        self.output = OutputListener()
+        accept = self.output.accept
+        self.output.accept = lambda timeout=None: kind.printed.of(accept(timeout))
+
+
+class Captures(ModelCommunicator):
+    """Captures what the Task prints."""
+
+    capabilities = Capabilities(captures_output=True)
+
+    @classmethod
+    def listen(cls, settings=None):
+        return Hearing(cls)
+
+
+class EndsInAPause(Printed):
+    """Takes a pause for the end."""
+
+    def read(self, timeout=None):
+        try:
+            return super().read(timeout)
+        except TimeoutError:
+            raise EndOfMessages from None
+
+
+@mutant("check_output_that_pauses")
+class TakesAPauseForTheEnd(Captures):
+    """Says that the output has ended when a Task pauses."""
+
+    printed = EndsInAPause
+
+
+class EndsOnce(Printed):
+    """Tells the end once."""
+
+    ended = False
+
+    def read(self, timeout=None):
+        if self.ended:
+            raise TimeoutError("nothing was printed in time")
+        try:
+            return super().read(timeout)
+        except EndOfMessages:
+            self.ended = True
+            raise
+
+
+@mutant("check_the_end_of_output")
+class ForgetsTheEndOfOutput(Captures):
+    """Tells once that the output has ended."""
+
+    printed = EndsOnce
+
+
+class KeepsAnEnd(Printed):
+    """Leaves a descriptor open."""
+
+    def close(self):
+        if self._streams:
+            os.dup(next(iter(self._streams)))
+        super().close()
+
+
+@mutant("check_output_gives_everything_back")
+class LeaksOutput(Captures):
+    """Leaves what captures output open."""
+
+    printed = KeepsAnEnd
+
+
+class TakesWords(Printed):
+    """Takes messages, which nobody gets."""
+
+    def write(self, message, timeout=None):
+        pass
+
+
+@mutant("check_output_is_only_read")
+class TakesWhatNobodyGets(Captures):
+    """Takes messages for what only prints."""
+
+    printed = TakesWords
 
 
 @mutant("check_survives_launcher")

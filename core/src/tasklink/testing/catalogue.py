@@ -5,12 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasklink.testing.check import Check
-from tasklink.testing.checks import api, delivery, ends, flow, handlers, machines, many, meeting, promises, traces
+from tasklink.testing.checks import (
+    api,
+    delivery,
+    ends,
+    flow,
+    handlers,
+    machines,
+    many,
+    meeting,
+    output,
+    promises,
+    traces,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-_MODULES = (api, delivery, flow, many, handlers, ends, meeting, promises, traces, machines)
+_MODULES = (api, delivery, flow, many, handlers, ends, meeting, promises, output, traces, machines)
 
 
 def _checks(module: ModuleType) -> list[Check]:

@@ -115,6 +115,13 @@ def print_and_leave(_: Peer, out: bytes, err: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
+def print_and_wait(peer: Peer, out: bytes, err: bytes) -> None:
+    """Print, say so, and wait to be killed."""
+    print_and_leave(peer, out, err)
+    peer.say("value", "printed")
+    signal.pause()
+
+
 def anonymous_bytes() -> int:
     """How much memory of its own this process has, without what it shares."""
     with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123 - pathlib takes 20 ms to import

@@ -40,7 +40,7 @@ def talk(pair: Pair, patience: float) -> None:
         expect(came == number, f"{came!r} came instead of {number}")
 
 
-@clause("11.1", group="handshake", needs=[need.messages, need.listener])
+@clause("11.1", group="handshake", needs=[need.listener])
 def check_the_address(subject: Subject) -> None:
     """Its details can be written as JSON and read again; its key is neither in them, nor in its text, nor beside it.
 
@@ -176,7 +176,7 @@ def check_the_time_out_of_accept(subject: Subject) -> None:
     subject.close(*pair)
 
 
-@clause("11.4", group="handshake", needs=[need.messages, need.listener])
+@clause("11.4", group="handshake", needs=[need.listener])
 def check_accept_after_close(subject: Subject) -> None:
     """A Listener that was closed, any number of times, raises ClosedError from `accept`.
 
@@ -203,7 +203,7 @@ def check_closing_the_listener(subject: Subject) -> None:
     expect(not left, f"a Listener that was closed has left {left}")
 
 
-@clause("11.6", group="security", needs=[need.messages, need.processes])
+@clause("11.6", group="security", needs=[need.processes])
 def check_files_are_private(subject: Subject) -> None:
     """What `listen` makes in the file system belongs to this user, and no other one can read, write or enter it.
 

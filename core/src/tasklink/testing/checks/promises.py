@@ -5,23 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tasklink import codec, config, vocabulary
-from tasklink.errors import CommunicatorError, EndOfMessages, MessageTooLargeError
+from tasklink import codec, config
+from tasklink.errors import CommunicatorError, MessageTooLargeError
 from tasklink.message import Message
 from tasklink.testing import need
-from tasklink.testing.check import ConformanceError, Skipped, clause, expect, expect_error
+from tasklink.testing.check import Skipped, clause, expect, expect_error
 from tasklink.testing.errand import (
     anonymous_bytes,
     build_in_place,
     echo,
     obey,
     pattern,
-    print_and_leave,
 )
 from tasklink.testing.subject import handover_of, python_code
 
@@ -94,42 +92,6 @@ def check_zero_copy(subject: Subject) -> None:
 def _periodic(size: int) -> bytes:
     block = pattern(251 << 12)
     return (block * (size // len(block) + 1))[:size]
-
-
-@clause("12.3", group="output", needs=[need.listener])
-def check_captured_output(subject: Subject) -> None:
-    """What a process prints on both streams arrives byte by byte, with what is no text; then the end.
-
-    Mended: drain both streams as bytes until both have ended; keep no copy of their writing ends on this side. A
-    communicator that captures nothing leaves `Listener.output` None.
-    """
-    with subject.listening() as listener:
-        if not subject.kind.capabilities.captures_output:
-            expect(listener.output is None, "it declares captures_output=False, and its Listener has an `output`")
-            raise Skipped("it declares captures_output=False, and its Listener has no `output`")
-        if listener.output is None:
-            raise ConformanceError("it declares captures_output=True, and its Listener has no `output`")
-        out, err = pattern(300_000) + b"\xff\0\r no newline", b"\x80error\n" * 1000
-        with ExitStack() as opened:
-            standard = dict(listener.output.standard_descriptors)  # `accept` may take them out
-            child = subject.run(print_and_leave, out, err, standard=standard)
-            captured = listener.output.accept(subject.patience)
-            opened.callback(captured.close)
-            said = {vocabulary.STDOUT: b"", vocabulary.STDERR: b""}
-            try:
-                while True:
-                    message = captured.read(subject.patience)
-                    said[message.signal or ""] += b"".join(bytes(buffer) for buffer in message.buffers or ())
-            except EndOfMessages:
-                pass
-            child.wait()
-        expect(standard, "its `output` takes no standard descriptor of the Task")
-        for number, signal, printed in ((1, vocabulary.STDOUT, out), (2, vocabulary.STDERR, err)):
-            came = said[signal]
-            expect(
-                number not in standard or came == printed,
-                f"{signal}: {len(came)} bytes came, or others than the {len(printed)} that were printed",
-            )
 
 
 @clause("12.4", group="launcher", needs=[need.messages, need.processes])
