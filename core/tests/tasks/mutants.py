@@ -118,12 +118,12 @@ class Truncates(ModelCommunicator):
         super().write(message, timeout)
 
 
-@mutant("check_after_a_write_ran_out_of_time", "check_a_handler_that_closes")
+@mutant("check_after_a_write_ran_out_of_time")
 class TearsOnAShortWrite(ModelCommunicator):
     """Forgets, after a time-out, that a part of the message was written."""
 
     def send(self, buffers, timeout):
-        if timeout is None or size_of(buffers) < 4 * MIB:
+        if timeout is None or not 4 * MIB < size_of(buffers) < 6 * MIB:
             super().send(buffers, timeout)
             return
         rest = memoryview(b"".join(buffers))
@@ -560,7 +560,7 @@ class SaysItSurvives(ModelCommunicator):
     capabilities = Capabilities(survives_launcher=True)
 
 
-@mutant("check_several_peers")
+@mutant("check_several_peers", "check_a_good_peer_beside_garbage")
 class SaysThereMayBeSeveral(ModelCommunicator):
     """Declares multi_peer, and takes one."""
 
