@@ -157,9 +157,11 @@ def test_executor_is_killed(protocol):
 def test_executor_is_interrupted(protocol):
     """Ctrl-C reaches the caller of `run` at once, and the Task is gone."""
     code = f"""
-import os, sys
+import os, signal, sys
 sys.path.insert(0, {TASKS!r})
 from tasklink import Executor, hookimpl
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who was started in the background has it ignored
 
 class Announce:
     @hookimpl
