@@ -405,6 +405,12 @@ class TestJson:
         with pytest.raises(DecodeError):
             decode(JSON, [text])
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32-be", "utf-8-sig"])
+    def test_json_in_another_encoding(self, encoding: str) -> None:
+        """It is UTF-8, and is not guessed: a peer does not choose which modules are imported here."""
+        with pytest.raises(DecodeError, match="json"):
+            decode(JSON, ['{"a": 1}'.encode(encoding)])
+
 
 class Calls:
     """Calls a function when it is unpickled."""

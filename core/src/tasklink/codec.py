@@ -176,7 +176,8 @@ def _from_pickle(buffers: list[Buffer]) -> object:
 def _from_json(buffers: list[Buffer]) -> object:
     import json  # noqa: PLC0415 - as above
 
-    return json.loads(bytes(buffers[0]))
+    # As text: from bytes, json would guess the encoding, and import what decodes it at the word of the peer.
+    return json.loads(str(buffers[0], "utf-8"))
 
 
 _DECODERS: dict[int, Callable[[list[Buffer]], object]] = {
