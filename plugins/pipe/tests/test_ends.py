@@ -237,7 +237,7 @@ class TestInBand:
             os.close(stdout)
             assert executor.read(10).contents == b"text"
             for _ in range(2):
-                with pytest.raises(BrokenError, match="ended within a message"):
+                with pytest.raises(BrokenError, match="ended 4 bytes after the beginning of a message"):
                     executor.read(10)
 
     def test_others_print_at_the_same_time(self) -> None:

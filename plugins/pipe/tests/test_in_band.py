@@ -218,6 +218,15 @@ class TestDecoding:
         with pytest.raises(ProtocolError):
             decoder.finish()
 
+    @pytest.mark.parametrize("portion", [1, 10_000])
+    def test_a_fault_before_an_end_within_a_chunk(self, portion: int) -> None:
+        """However the bytes came, it is the fault that is told: the peer is to blame, not its death."""
+        decoder = OutputDecoder(KEY)
+        chunk = b"".join(carry(KEY, frame(1, 10) + b"no frame at all, and longer than a prefix", 4096))[:-1]
+        assert told(decode(decoder, chunk, portion) + decoder.release()) == (b"", [(1, 10)])
+        with pytest.raises(ProtocolError):
+            decoder.finish()
+
     def test_the_end_within_a_message(self) -> None:
         """The last message is not whole: that is told, after all that was printed."""
         decoder = OutputDecoder(KEY)
@@ -230,7 +239,7 @@ class TestDecoding:
         """A launcher that was killed may cut a chunk off."""
         decoder = OutputDecoder(KEY)
         assert decode(decoder, carry(KEY, frame(1, 10), 100)[0][:-1], 50) + decoder.release() == []
-        with pytest.raises(BrokenError, match="ended within a message"):
+        with pytest.raises(BrokenError, match="ended after 9 of the 10 bytes"):
             decoder.finish()
 
     @given(st.binary(max_size=3000), st.integers(1, 3000))

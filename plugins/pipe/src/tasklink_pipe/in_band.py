@@ -140,7 +140,6 @@ class OutputDecoder:
     def __init__(self, key: bytes) -> None:
         self._splitter = Splitter(key)
         self._frames = framing.FrameDecoder()
-        self._failure: CommunicatorError | None = None
         self._buffer = memoryview(bytearray(_READ_BYTES))
 
     def get_buffer(self) -> memoryview:
@@ -167,18 +166,14 @@ class OutputDecoder:
             ProtocolError: the frames were not what the wire allows.
             BrokenError: the last one is not whole.
         """
-        if self._failure is not None:
-            raise self._failure
+        self._frames.finish()  # first: it is the one that may have found the peer at fault
         self._splitter.finish()
-        self._frames.finish()
 
     def _decode(self, carried: bytes) -> list[Message]:
-        if self._failure is None:
-            try:
-                return self._frames.feed(carried)
-            except CommunicatorError as error:
-                self._failure = error
-        return []
+        try:
+            return self._frames.feed(carried)
+        except CommunicatorError:
+            return []  # it is told again by `finish`
 
 
 def _output(data: bytes) -> Message:
