@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import struct
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasklink import framing
+from tasklink.codec import RAW
 from tasklink.errors import BrokenError, EndOfMessages, ProtocolError
 from tasklink.message import Message
 from tasklink_shm import layout
@@ -143,6 +147,47 @@ def test_random_rings(both_ends: Callable[..., Any]) -> None:
             with pytest.raises((ProtocolError, BrokenError, TimeoutError)):
                 for _ in range(round_ + 1000):
                     executor.read(0)
+
+
+class TestRecordsWithoutEnd:
+    """Records that complete no message: whoever has a deadline comes to its right, at the Task's end too."""
+
+    @pytest.mark.timeout(20)
+    @pytest.mark.parametrize("which", [0, 1], ids=["executor", "task"])
+    def test_a_ring_that_leads_back_to_itself(self, both_ends: Callable[..., Any], which: int) -> None:
+        """A peer says again and again that it has given up a message, and writes nothing any more."""
+        with both_ends(ring=RING) as ends:
+            reader, writer = ends[which], ends[1 - which]
+            writer._outgoing.put(layout.STREAM, 0, [framing.GIVEN_UP], None)
+            writer._memory.words[writer._outgoing.position >> 3] = layout.SKIP
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    reader.read(0)
+
+    def test_all_that_a_message_needs_is_there(self, both_ends: Callable[..., Any]) -> None:
+        """Its writer has nothing more to ring for, so a Task reads on to its end."""
+        with both_ends(ring=RING) as (executor, task):
+            for frame in framing.split(framing.encode([bytes(5000)], RAW), 100):
+                executor._outgoing.put(layout.STREAM, 0, frame, None)
+            assert task.read(0).contents == bytes(5000)
+
+    def test_its_descriptor_tells_that_there_is_more(self, both_ends: Callable[..., Any]) -> None:
+        """A Task that waits for its descriptor gets a message of many pieces, however it is interrupted."""
+        payload = os.urandom(1 << 20) * 4
+        with both_ends(ring=RING, pool=0) as (executor, task):
+            with pytest.raises(TimeoutError):
+                task.read(0)
+            writer = threading.Thread(target=executor.write, args=(Message(payload), 30))
+            writer.start()
+            message = None
+            while message is None:
+                assert select.select([task], [], [], 10)[0]
+                try:
+                    message = task.read(0)
+                except TimeoutError:
+                    continue
+            writer.join()
+            assert message.contents == payload
 
 
 class TestMemory:

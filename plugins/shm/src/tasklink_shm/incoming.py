@@ -165,6 +165,7 @@ class Incoming:
     def _next(self, deadline: float | None) -> tuple[Any, int]:
         """Wait for a message of any kind; gives it, and where its record begins, or -1: it cannot be read again."""
         idle = 0
+        laps = -1  # since a ringing was asked for; -1: it was not
         while True:
             self._check()
             if self._failure is not None:
@@ -182,6 +183,7 @@ class Incoming:
                 self._refuse(word)
             if kind == SKIP:
                 self._go_round(word)
+                laps += laps >= 0
                 continue
             again = kind in (MESSAGE, PARTS)
             self._midway = not again
@@ -193,9 +195,24 @@ class Incoming:
             if message is not None:
                 return message, begin if again else -1
             idle += 1
-            if idle >= _AT_ONCE and self.watch is not None and deadline is not None and monotonic() >= deadline:
-                self.watch.set(0)
-                raise TimeoutError("no whole message has come in time")
+            if idle >= _AT_ONCE and deadline is not None and monotonic() >= deadline:
+                laps = self._come_to_an_end(laps)
+
+    def _come_to_an_end(self, laps: int) -> int:
+        """Let the reading end, though there may be more to read, when the descriptor of this side will show that.
+
+        A Task has no watch: it asks for a ringing. Until the ring was gone through once more, what is read may have
+        been written before that; then the writer, which has written since, has rung.
+        """
+        if self.watch is not None:
+            self.watch.set(0)
+        elif laps < 0:
+            self._bell.arm()
+            self._fence()
+            return 0
+        elif laps < 2:
+            return laps
+        raise TimeoutError("no whole message has come in time")
 
     def _message(self, kind: int, number: int, begin: int, end: int) -> Any:
         if kind == MESSAGE:
