@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import sys
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import sample_tasks
 
-from tasklink import Executor, Status, TaskSpec
+from tasklink import Executor, Status, TaskSpec, hookimpl
 from tasklink.errors import (
     ClosedError,
     ConfigError,
@@ -295,8 +296,6 @@ class TestSpeakingAndHearing:
         logs = []
 
         class Logs:
-            from tasklink import hookimpl
-
             @hookimpl
             def tasklink_log(self, level, logger, text):
                 logs.append((level, logger, text.splitlines()[0]))
@@ -366,6 +365,21 @@ class TestEndingAndPausing:
         assert (result.status, result.value, result.exit_code) == (Status.CANCELLED, "beam dump", 0)
         with pytest.raises(TaskCancelledError, match="was cancelled: beam dump"):
             result.value_or_raise()
+
+    def test_cancel_before_it_listens(self, protocol):
+        """F15: a Task that is cancelled in the moment of its start is asked as soon as it can hear."""
+        starts = queue.SimpleQueue()
+
+        class Starts:
+            @hookimpl
+            def tasklink_task_started(self, task):
+                starts.put(future.cancel("changed our mind"))
+
+        with Executor(protocol, grace=20, observers=[Starts()]) as executor:
+            future = executor.submit(sample_tasks.Patient)
+            result = future.result(timeout=30)
+        assert starts.get()
+        assert (result.status, result.value, result.exit_code) == (Status.CANCELLED, "changed our mind", 0)
 
     def test_cancel_by_sigterm(self, protocol, tmp_path):
         """A Task that does not look is terminated by an exception, so that it cleans up."""

@@ -89,6 +89,7 @@ class Run:
         self._clock = _Clock(timeout=spec.timeout, escalation=Escalation(spec.grace or 0.0))
         self._order_thread: threading.Thread | None = None
         self._heard = False  # what is written reaches the Task
+        self._to_be_asked = False  # to end, as soon as it can be told
         self._wishes: deque[Callable[[], None]] = deque()
         self._bell = Doorbell()
         self._can_talk = threading.Event()  # START is written, or the run is over
@@ -169,6 +170,8 @@ class Run:
         """Have the order given. Where there are several ways, only when the Task has said which of them it has."""
         self._heard = True
         if self._plan.order is not None:
+            if self._to_be_asked:
+                self._ask()
             self._order_thread = threading.Thread(target=self._give_order, name="tasklink-start", daemon=True)
             self._order_thread.start()
 
@@ -278,12 +281,16 @@ class Run:
 
     def _take(self, step: Step) -> None:
         assert self._process is not None
-        assert self._evidence.ending is not None
         if step is Step.ASK:
-            self._tell(vocabulary.record(vocabulary.CANCEL, self._evidence.ending.reason))
+            self._to_be_asked = not self._heard
+            self._ask()
             self._process.send(signal.SIGCONT)
         else:
             self._process.send(signal.SIGTERM if step is Step.TERMINATE else signal.SIGKILL)
+
+    def _ask(self) -> None:
+        assert self._evidence.ending is not None
+        self._tell(vocabulary.record(vocabulary.CANCEL, self._evidence.ending.reason))
 
     def _tell(self, message: Message) -> None:
         """Send a control message, if the Task listens; where it does not, a signal of the system follows."""
