@@ -3,8 +3,10 @@
 import json
 import os
 import queue
+import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -380,6 +382,23 @@ class TestEndingAndPausing:
             result = future.result(timeout=30)
         assert starts.get()
         assert (result.status, result.value, result.exit_code) == (Status.CANCELLED, "changed our mind", 0)
+
+    @pytest.mark.timed
+    def test_cancel_a_stopped_task(self, protocol, slowness):
+        """F14: a Task that is stopped and deaf is continued, asked, told and killed in its time, and called stopped."""
+        with Executor(protocol, grace=0.1) as executor:
+            future = executor.submit(sample_tasks.Deaf)
+            wait_for(future, "ready")
+            pid = future._run._reception.info.pid
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+            future.cancel("enough")
+            begin = time.monotonic()
+            result = future.result(timeout=30)
+            elapsed = time.monotonic() - begin
+        assert (result.status, result.signal_name) == (Status.CANCELLED, "SIGKILL")
+        assert "was cancelled: enough; its process was stopped then" in str(result.error)
+        assert 0.2 < elapsed < 0.2 + 0.2 * slowness
 
     def test_cancel_by_sigterm(self, protocol, tmp_path):
         """A Task that does not look is terminated by an exception, so that it cleans up."""

@@ -201,6 +201,10 @@ class TestWords:
         [
             (Ending(Status.CANCELLED, "beam dump"), "count was cancelled: beam dump"),
             (Ending(Status.CANCELLED, ""), "count was cancelled"),
+            (
+                Ending(Status.TIMED_OUT, "slow", stopped=True),
+                "count was ended: slow; its process was stopped then (by pause, SIGSTOP, Ctrl-Z or a debugger)",
+            ),
             (Ending(Status.TIMED_OUT, "its time of 2 s was up"), "count was ended: its time of 2 s was up"),
             (Ending(Status.NOT_STARTED, "it did not speak"), "count was ended: it did not speak"),
             (Ending(Status.CRASHED, "nobody can hear it"), "count was ended: nobody can hear it"),

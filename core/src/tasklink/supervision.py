@@ -262,7 +262,9 @@ class Run:
         if grace is not None:
             self._clock.escalation = Escalation(grace)
         if self._evidence.ending is None or grace is not None:
-            self._evidence.ending = self._evidence.ending or ending
+            if self._evidence.ending is None:
+                assert self._process is not None
+                self._evidence.ending = attrs.evolve(ending, stopped=self._process.stopped())
             steps = [Step.TERMINATE, Step.KILL] if self._plan.order is None else list(Step)
             self._clock.escalation.begin(steps, monotonic())
 

@@ -42,11 +42,13 @@ class Ending:
         status: CANCELLED, TIMED_OUT, NOT_STARTED or CRASHED.
         reason: in words.
         cause: what else says it.
+        stopped: its process was stopped then.
     """
 
     status: Status
     reason: str
     cause: BaseException | None = None
+    stopped: bool = False
 
 
 @attrs.define
@@ -154,6 +156,8 @@ def _ended_by_us(evidence: Evidence, ending: Ending, receipt: Message | None = N
         except DecodeError as error:
             cause = TaskFailedError(f"what {evidence.label} returned when it was told to end cannot be read", error)
     text = evidence.label + _ENDED_BY_US[ending.status][1] + (f": {ending.reason}" if ending.reason else "")
+    if ending.stopped:
+        text += "; its process was stopped then (by pause, SIGSTOP, Ctrl-Z or a debugger)"
     ended = _ENDED_BY_US[ending.status][0](text)
     ended.__cause__ = cause
     return Verdict(ending.status, value, ended)
