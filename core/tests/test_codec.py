@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import signal
 import subprocess
 import sys
 import threading
@@ -328,6 +329,12 @@ class UnspeakableError(Exception):
         raise ValueError("no text")
 
 
+def _encode_until(struck: list[int]) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 50e-6)
+    while not struck:
+        encode(struck)
+
+
 class TestWhatCannotBeEncoded:
     """EncodeErrors."""
 
@@ -349,6 +356,23 @@ class TestWhatCannotBeEncoded:
             encode(contents)
         for name in names:
             assert name in str(caught.value)
+
+    def test_a_signal_handler_that_raises(self) -> None:
+        """What a handler raises within `encode` comes out of it as it is: the object has not refused."""
+        struck: list[int] = []
+
+        def strike(number: int, _: object) -> NoReturn:
+            struck.append(number)
+            raise RuntimeError("time is up")
+
+        before = signal.signal(signal.SIGALRM, strike)
+        try:
+            for _ in range(500):
+                struck.clear()
+                with pytest.raises(RuntimeError, match="time is up"):
+                    _encode_until(struck)
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
     @pytest.mark.parametrize("number", [PICKLE, JSON])
     def test_nested_too_deep(self, number: int) -> None:

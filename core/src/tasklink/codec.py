@@ -108,13 +108,30 @@ def encode(contents: object, codec: int = PICKLE) -> tuple[int, list[Buffer]]:
     buffers: list[Buffer] = [b""]
     try:
         buffers[0] = body = dumps(contents, 5, buffer_callback=_keeper(buffers))
-    except Exception as error:  # noqa: BLE001 - __reduce__ of any class may raise anything
+    except Exception as error:
+        if not _is_refusal(error, contents):
+            raise
         return _cloudpickled(contents, error)
     # Whatever is in __main__ is pickled by name, but our __main__ is not the peer's. A text that happens to hold
     # the word only costs time: cloudpickle gives the same object.
     if _STACK_GLOBAL in body and b"__main__" in body:
         return _cloudpickled(contents, None)
     return PICKLE, buffers
+
+
+def _is_refusal(error: Exception, contents: object) -> bool:
+    """Whether it is the object that cannot be pickled; else it was a signal handler that raised, in our midst.
+
+    What pickle itself raises comes from no frame below ours. `__reduce__` of any class may raise anything, and again.
+    """
+    traceback = error.__traceback__
+    if traceback is None or traceback.tb_next is None:
+        return True
+    try:
+        dumps(contents, 5, buffer_callback=_keeper([b""]))
+    except Exception:  # noqa: BLE001 - as above
+        return True
+    return False
 
 
 def _cloudpickled(contents: object, refusal: Exception | None) -> tuple[int, list[Buffer]]:
