@@ -103,16 +103,21 @@ class Ticking(Task):
 
 
 class Accounting(Task):
-    """Reports without end, and keeps the number of reports that were accepted where its death does not reach."""
+    """Reports, and keeps the numbers of reports that were accepted and flushed where its death does not reach.
 
-    def run(self, ledger, size=0):
+    Without end, or else `last` times; then it closes its channel, which flushes them, and waits.
+    """
+
+    def run(self, ledger, size=0, last=None):
         with open(ledger, "r+b") as file:
-            accepted = mmap.mmap(file.fileno(), 8).__enter__()
-        counts = memoryview(accepted).cast("Q")
+            counts = memoryview(mmap.mmap(file.fileno(), 16)).cast("Q")
         self.signal("ready")
-        while True:
+        while counts[0] != last:
             self.report((counts[0], bytes(size)))
             counts[0] += 1
+        self._conversation._write.__self__.close()
+        counts[1] = counts[0]
+        signal.pause()
 
 
 def add(a, b):
