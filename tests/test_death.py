@@ -160,49 +160,118 @@ with Executor({protocol!r}, observers=[Announce()], parallel=2) as executor:
 """
 
 
-def test_executor_is_killed(protocol):
-    """SIGKILL of the Executor's process takes its Tasks along within a second: Python and command."""
-    code = HOST.format(tasks=TASKS, protocol=protocol)
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as host:
-        tasks = [psutil.Process(int(host.stdout.readline())) for _ in range(2)]
-        everything = [process for task in tasks for process in (task, *task.children(recursive=True))]
-        ends = [open_end(process.pid) for process in everything]
-        host.kill()
+@pytest.fixture
+def host(protocol, tmp_path):
+    """Start a program that runs Tasks, with a folder of its own for temporary files; gives it and its Tasks."""
+    started = []
+
+    def start(code, tasks):
+        program = code.format(tasks=TASKS, protocol=protocol)
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "TMPDIR": str(tmp_path)},
+            )
+        )
+        return started[0], [psutil.Process(int(started[0].stdout.readline())) for _ in range(tasks)]
+
+    yield start
+    for program in started:
+        with program:
+            program.kill()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_executor_is_killed(host, tmp_path, signum):
+    """F10, F12: a signal that kills the Executor's process takes its Tasks along within a second, and its files."""
+    program, tasks = host(HOST, 2)
+    everything = [process for task in tasks for process in (task, *task.children(recursive=True))]
+    helpers = [process for process in psutil.Process(program.pid).children() if process not in tasks]
+    program.send_signal(signum)
+    assert program.wait() == -signum
+    assert alive_after(1, everything + helpers) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_executor_and_its_helpers_are_killed(host):
+    """F13: when nobody is left to see to it, a Task in Python ends by itself; what it shared had no name."""
+    program, (task,) = host(HOST.replace('executor.submit(["sh"', '0 and executor.submit(["sh"'), 1)
+    helpers = [process for process in psutil.Process(program.pid).children() if process != task]
+    assert helpers
+    for process in (program, *helpers):
+        process.kill()
+    assert alive_after(1, [task, *helpers]) == []
+    assert list(Path("/dev/shm").glob("*tasklink*")) == []
+
+
+def alive_after(seconds, processes):
+    """Those that are still there after a while."""
+    deadline = time.monotonic() + seconds
+    alive = []
+    for process in processes:
         try:
-            assert wait_for_ends(ends, 1)
-        finally:
-            for end in ends:
-                os.close(end)
+            end = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            continue
+        if not select.select([end], [], [], max(0, deadline - time.monotonic()))[0]:
+            alive.append(process)
+        os.close(end)
+    return alive
 
 
-def test_executor_is_interrupted(protocol):
-    """Ctrl-C reaches the caller of `run` at once, and the Task is gone."""
-    code = f"""
+INTERRUPTED = """
 import os, signal, sys
-sys.path.insert(0, {TASKS!r})
+sys.path.insert(0, {tasks!r})
 from tasklink import Executor, hookimpl
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who was started in the background has it ignored
 
 class Announce:
     @hookimpl
-    def tasklink_message_received(self, task):
-        os.write(1, b"%d\\n" % task.pid)  # one write: two threads print here
+    def tasklink_message_received(self, task, message):
+        os.write(1, (b"%d\\n" % task.pid) if message.signal == "ready" else b"told\\n")
 
 with Executor({protocol!r}, observers=[Announce()]) as executor:
     try:
-        executor.run("sample_tasks:Deaf")
+        executor.run("sample_tasks:Polite")
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as host:
-        task = psutil.Process(int(host.stdout.readline()))
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize(("times", "seconds"), [(1, 0.7), (2, 0.2)], ids=["once", "twice"])
+def test_executor_is_interrupted(host, times, seconds):
+    """F11: at Ctrl-C the Task is told, and killed after half a second; at the second one it is killed at once."""
+    program, (task,) = host(INTERRUPTED, 1)
+    begin = time.monotonic()
+    program.send_signal(signal.SIGINT)
+    assert program.stdout.readline() == "told\n"
+    if times == 2:
         begin = time.monotonic()
-        host.send_signal(signal.SIGINT)
-        assert host.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - begin < 1
-        assert not task.is_running()
-    assert host.returncode == 0
+        program.send_signal(signal.SIGINT)
+    assert program.stdout.readline() == "interrupted\n"
+    assert time.monotonic() - begin < seconds
+    assert not task.is_running()
+    assert program.wait() == 0
+
+
+@pytest.mark.parametrize("runs", [10, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+def test_cancelled_at_a_random_moment(protocol, runs):
+    """F15: a Task may be cancelled from the first moment on; only it is signalled, and it ends."""
+    chance = random.Random(20261123)
+    with Executor(protocol, grace=0.1) as executor:
+        for _ in range(runs):
+            future = executor.submit(sample_tasks.Patient)
+            timer = threading.Timer(chance.uniform(0, 0.06), future.cancel, ["enough"])
+            timer.start()
+            result = future.result(timeout=30)
+            timer.join()
+            assert result.status is Status.CANCELLED
+            assert result.value in {"enough", None}
+            assert result.pid is None or not psutil.pid_exists(result.pid)
 
 
 @pytest.mark.soak

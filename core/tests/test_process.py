@@ -100,7 +100,7 @@ class TestStart:
             pass
 
     def test_the_thread_that_started_it_may_end(self, guardian: Guardian) -> None:
-        """The process outlives the thread from which it was started."""
+        """F17: the process outlives the thread from which it was started."""
         processes: list[Process] = []
 
         def start() -> None:
@@ -292,7 +292,7 @@ class TestSend:
         process.send(signal.SIGTERM)
 
     def test_reaped_by_somebody_else(self, guardian: Guardian, end_of: Callable[[int], int]) -> None:
-        """A pid that is free again is not signalled, although a group has that number still."""
+        """F16: a pid that is free again is not signalled, although a group has that number still."""
         with talking(guardian, "sh", "-c", "sleep 60 & echo $!") as (process, reader):
             child = int(os.read(reader, 100))
             os.waitpid(process.pid, 0)

@@ -91,6 +91,17 @@ class Deaf(Task):
             time.sleep(30)
 
 
+class Polite(Task):
+    """Says that it was asked to end, and does not."""
+
+    def run(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.on("cancel", lambda message: self.signal("told"))
+        self.signal("ready")
+        while True:
+            time.sleep(30)
+
+
 class Ticking(Task):
     """Reports without end, fast, until somebody stops it."""
 
