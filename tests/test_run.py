@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sample_tasks
 
-from tasklink import Executor, Status, TaskSpec, hookimpl
+from tasklink import Executor, Status, TaskSpec, hookimpl, supervision
 from tasklink.errors import (
     ClosedError,
     ConfigError,
@@ -214,6 +214,17 @@ class TestHowItEnds:
         result = executor.run(spec)
         assert result.status is Status.NOT_STARTED
         with pytest.raises(TaskNotStartedError, match=words):
+            result.value_or_raise()
+
+    def test_never_speaks(self, executor, tmp_path, monkeypatch):
+        """F06: a process that says nothing is ended when its time to begin is up."""
+        monkeypatch.setattr(supervision, "START_SECONDS", 0.3)
+        mute = tmp_path / "python"
+        mute.write_text("#!/bin/sh\nexec sleep 60\n")
+        mute.chmod(0o755)
+        result = executor.run(TaskSpec(run="os:getpid", python=mute, grace=0.1))
+        assert (result.status, result.signal_name) == (Status.NOT_STARTED, "SIGTERM")
+        with pytest.raises(TaskNotStartedError, match=r"its process did not speak within 0\.3 s"):
             result.value_or_raise()
 
     def test_wrong_parameters(self, executor):
