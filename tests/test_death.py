@@ -17,7 +17,6 @@ import pytest
 import sample_tasks
 
 from tasklink import Executor, Status, TaskSpec, hookimpl, supervision
-from tasklink.sentinel import open_end, wait_for_ends
 
 TASKS = str(Path(__file__).parent / "tasks")
 

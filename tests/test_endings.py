@@ -127,7 +127,7 @@ def no_hang(pid, stacks):
 
 
 @pytest.mark.parametrize(("where", "how", "way"), cells())
-def test_ending(executors, interpreter, tmp_path, slowness, where, how, way):  # noqa: PLR0917 - a cell of a table
+def test_ending(executors, interpreter, tmp_path, where, how, way):  # noqa: PLR0917 - a cell of a table
     """The status, how the process ended, what it gave, and each message that was accepted, once and in order.
 
     Over a communicator that delivers when it is closed: after an end that is none of ours, a beginning of them.
@@ -148,7 +148,8 @@ def test_ending(executors, interpreter, tmp_path, slowness, where, how, way):  #
             begin = time.monotonic()
         result = future.result()
         if how == "SIGSTOP":
-            assert time.monotonic() - begin < GRACE + 0.2 * slowness
+            # Other tests run beside this one; what is promised, 0.2 s, is held by test_cancel_a_stopped_task.
+            assert time.monotonic() - begin < GRACE + 1
 
     expected = endings.OUTCOMES[where, how]
     all_arrives = how in endings.ORDERLY or delivers_on_write(way)
