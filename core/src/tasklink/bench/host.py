@@ -26,6 +26,9 @@ def main() -> None:
     """Carry out the visit that standard input describes."""
     answers = os.dup(1)
     os.dup2(2, 1)
+    # Here and in all children: when numpy is imported, OpenBLAS starts threads, and each spins for some 50 ms. On a
+    # small machine they would have the processors meanwhile, and not who is measured.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     visit: Visit = pickle.load(sys.stdin.buffer)
     sys.stderr.writelines(_results(visit, answers))
 
