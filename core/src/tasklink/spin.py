@@ -1,13 +1,14 @@
 """Whether to look again before going to sleep.
 
 A reader that sleeps is woken by the system: 30 us on a virtual machine, twice that for a question and its answer, and
-the writer pays a good part of it. A reader that looks again for a while gets the message 1 us after it was written,
-but has a processor for itself meanwhile. That is worth it while messages come soon after each other and there is a
-processor to spare, and never otherwise. So it is tried for 50 us at most, and what came of it decides about the next
-time. Where the peer takes longer, or is on the same processor (which the reader then keeps from it), looking again
-fails; after some failures in a row it is tried now and then, and then hardly ever, until it succeeds. On the same
-processor it may also seem to succeed: the system takes the processor from the reader, the peer writes, and the next
-look finds it. To sleep at once would have been quicker. It shows in the time between two looks, and is a failure too.
+the writer pays a good part of it. A reader that looks again for a while gets the message 1 us after it was written, but
+has a processor for itself meanwhile. That is worth it while messages come soon after each other and there is a
+processor to spare, and never otherwise. So it is tried for 50 us, or as long as a communicator is told to, and what
+came of it decides about the next time. Where the peer takes longer, or is on the same processor (which the reader then
+keeps from it), looking again fails; after some failures in a row it is tried now and then, and then hardly ever, until
+it succeeds. On the same processor it may also seem to succeed: the system takes the processor from the reader, the peer
+writes, and the next look finds it. To sleep at once would have been quicker. It shows in the time between two looks,
+and is a failure too.
 
 What is allowed to this process (`os.sched_getaffinity`) is not asked: two sides that are pinned to a processor each
 may look again, and two that are pinned to the same one find out that it does not pay.

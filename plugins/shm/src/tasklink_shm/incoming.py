@@ -9,7 +9,7 @@ sets a flag, and wakes a reader that is asleep. So a reader that goes to sleep l
 
 A reader that finds nothing
 
- 1. looks again for some 50 us, if there is a CPU to spare (`tasklink.spin`);
+ 1. looks again for some 150 us, if there is a CPU to spare (`tasklink.spin`): longer than to write a MiB takes;
  2. is *attentive*, as long as messages came within the last few milliseconds and it does not wait for an answer to
     what it has written itself: it looks twice in a millisecond, and its writer need not wake it. So to report every
     millisecond costs a Task microseconds, and what it reports is half a millisecond late;

@@ -212,8 +212,8 @@ class Outgoing:
             self._gate.arm()
             self._fence()
             if not self._has_room(need):
-                if self._words[self._asleep]:
-                    self._bell.ring()  # it has read everything, and has not said so: see `incoming`
+                # Its reader may have read everything, and not said so, or look only now and then: see `incoming`.
+                self._bell.ring()
                 self._gate.sleep(rest)
             self._gate.disarm()
 

@@ -130,7 +130,7 @@ class Pool:
         memory: both sides'.
         lane: the direction to write to.
         outgoing: writes the records.
-        bell: over its socket descriptors are sent.
+        bell: over its socket descriptors are sent; rung when the reader is waited for.
         yard: rung when a segment has been received or released.
         threshold: from this size on a buffer travels in a segment.
         limit: bytes that all segments may hold.
@@ -288,6 +288,7 @@ class Pool:
         self._yard.arm()
         self._fence()
         if self._progress() == before:
+            self._bell.ring()  # its reader may look only now and then: see `incoming`
             self._yard.sleep(rest)
 
     def _progress(self) -> list[int]:

@@ -42,7 +42,7 @@ class SharedMemorySettings:
     segment: Size = attrs.field(default=Size(64 << 10), validator=attrs.validators.ge(Size(4 << 10)))
     pool: Size = Size(2 << 30)
     fallback: bool = True
-    spin: Duration = attrs.field(default=Duration(50e-6), validator=attrs.validators.le(Duration(1.0)))
+    spin: Duration = attrs.field(default=Duration(150e-6), validator=attrs.validators.le(Duration(1.0)))
     quiet: Duration = attrs.field(default=Duration(5e-3), validator=attrs.validators.le(Duration(1.0)))
     named: bool = False
     directory: Path | None = None
