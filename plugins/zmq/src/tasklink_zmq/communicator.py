@@ -119,7 +119,7 @@ class ZmqCommunicator(FramedCommunicator):
         self._limits = limits
         self._alarm = alarm
         lasting = limits.patience > 0
-        self._incoming: Incoming = Incoming(wiring.incoming, lasting=lasting)
+        self._incoming: Incoming = Incoming(wiring.incoming, limits.high_water, lasting=lasting)
         self._outgoing: Outgoing = Outgoing(wiring.outgoing, limits.high_water, lasting=lasting)
         self._arrived = self._incoming.arrived
         self._given_up = False  # on a message in pieces, and the peer has not been told yet
