@@ -6,6 +6,7 @@ ended waits for ever.
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests.benchmarks.faults.ways import AT_THE_END, WAYS
 _PATIENCE = 10.0
 _GONE_WITHIN = 1.0
 _LONGEST = 100
+_EXPLANATION = re.compile(r"(?<=[a-z]): .*?(?=; after |$)")  # what an error says beside its name
 
 
 @attrs.define
@@ -203,7 +205,7 @@ def as_markdown(verdicts, rounds):
 
 
 def _marked(verdict):
-    words = verdict.text.replace("|", "\\|").replace("<", "&lt;")
+    words = _EXPLANATION.sub("", verdict.text).replace("|", "\\|")
     return words if verdict.good == verdict.times else f"**{words}**"
 
 
