@@ -106,6 +106,8 @@ class Incoming:
         self._tell_at = lane.begin + self._eighth
         self._failure: CommunicatorError | None = None
         self._midway = False
+        self._hearing = False  # within, or interrupted within, the taking of something from the socket
+        self._missed = False  # what was taken then may be lost
         self._gone = False  # the peer; what it has left is read to its end
         # As they were when nothing was found for the last time.
         self._seen = self.position
@@ -219,7 +221,12 @@ class Incoming:
             return framing.decode_joined(self._mapping[begin:end])
         if kind == PARTS:
             return framing.decode(self._parts(number, begin, end))
-        return self._others.record(kind, number, self._mapping[begin:end])
+        try:
+            return self._others.record(kind, number, self._mapping[begin:end])
+        except ProtocolError as error:
+            if self._missed:
+                raise BrokenError(f"a signal handler has interrupted the hearing of a segment: {error}") from error
+            raise
 
     def _parts(self, count: int, begin: int, end: int) -> list[Any]:
         place = begin + 8 * count
@@ -344,12 +351,16 @@ class Incoming:
 
     def _hear(self, how: int) -> bool:
         """Take one thing that the peer has sent over the socket; False when there was none."""
+        self._missed = self._missed or self._hearing
+        self._hearing = True
         try:
             data, ancillary, _flags, _ = self._bell.line.recvmsg(_PACKET, _DESCRIPTORS, how | MSG_CMSG_CLOEXEC)
         except BlockingIOError:
+            self._hearing = False
             return False
         except ConnectionResetError:
             # It closed or died with something unread. The system says so once, and before what it had sent.
+            self._hearing = False
             return True
         except OSError as error:
             if error.errno is None:
@@ -361,6 +372,7 @@ class Incoming:
             self._bell.note_gone()
         elif len(data) > 1 or ancillary:
             self._others.descriptors(data, ancillary)
+        self._hearing = False
         return True
 
     def hear_all(self) -> None:
