@@ -9,7 +9,7 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -38,11 +38,16 @@ TASKS = Path(__file__).parent / "tasks"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def default_hangup() -> Iterator[None]:
-    """Have SIGHUP at its default, as in a terminal: under nohup, and some CI, it is ignored, also by our children."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def default_signals() -> Iterator[None]:
+    """Have signals as in a terminal: nohup ignores SIGHUP, a shell SIGINT for what is in the background.
+
+    Our children would ignore them as well.
+    """
+    terminal: dict[signal.Signals, Any] = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in terminal.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _holdings() -> tuple[list[str], list[int]]:

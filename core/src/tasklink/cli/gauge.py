@@ -31,7 +31,7 @@ def gauge(*, quiet: bool) -> AbstractContextManager[Show]:
 @contextmanager
 def _bar() -> Iterator[Show]:
     from rich.console import Console  # noqa: PLC0415 - rich takes 100 ms to import
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as above
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     columns = (

@@ -13,7 +13,7 @@ from tasklink.cli.option import json_option
 def plugins(*, markdown: bool, as_json: bool) -> None:
     """List the communicators and observers that are installed, and say of each whether it can be used here."""
     from tasklink.cli.listing import print_catalogue, print_plugins  # noqa: PLC0415 - not for --help
-    from tasklink.registry import COMMUNICATORS, OBSERVERS, Registry  # noqa: PLC0415
+    from tasklink.registry import COMMUNICATORS, OBSERVERS, Registry  # noqa: PLC0415 - as above
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json are two forms of the same: choose one")
