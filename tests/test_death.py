@@ -257,6 +257,41 @@ def test_executor_is_interrupted(host, times, seconds):
     assert program.wait() == 0
 
 
+@pytest.mark.parametrize("runs", [4, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("how", ["return", "os._exit(5)", "kill"])
+def test_daemons_end_with_their_task(how, runs):
+    """F09: what a Task leaves in sessions of its own is gone when its result is there, however both went."""
+    with Executor("unix") as executor:
+        for _ in range(runs):
+            result = executor.run("sample_tasks:leave_daemons", how=how)
+            (daemons,) = [message.contents for message in result.messages]
+            assert len(daemons) == 3
+            assert alive_after(0, map(psutil.Process, filter(psutil.pid_exists, daemons))) == []
+
+
+def test_daemons_that_may_live_on():
+    """They do where the Task says so, and are its own matter then."""
+    task = TaskSpec(run="sample_tasks:leave_daemons", leave_descendants=True)
+    with Executor("unix") as executor:
+        result = executor.run(task, how="return")
+    daemons = [psutil.Process(pid) for message in result.messages for pid in message.contents]
+    assert alive_after(0, daemons) == daemons
+    for daemon in daemons:
+        daemon.kill()
+    assert alive_after(1, daemons) == []
+
+
+def test_daemons_of_a_task_of_a_task():
+    """What a Task of a Task has left belongs to the outer one, too, and ends with it."""
+    with Executor("unix", grace=0.1) as executor:
+        future = executor.submit("sample_tasks:leave_daemons_to_another_task")
+        daemons = [psutil.Process(pid) for pid in next(future.messages()).contents]
+        assert alive_after(0, daemons) == daemons
+        future.cancel("enough")
+        assert future.result(30).status is Status.CANCELLED
+    assert alive_after(0, daemons) == []
+
+
 @pytest.mark.parametrize("runs", [10, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
 def test_cancelled_at_a_random_moment(protocol, runs):
     """F15: a Task may be cancelled from the first moment on; only it is signalled, and it ends."""

@@ -204,14 +204,20 @@ with Guardian() as guardian:
 
 HOST = """
 import os, signal, subprocess, sys
+from tasklink.config import environment
 from tasklink.guardian import Guardian
 from tasklink.process import Process
 from pathlib import Path
 
 guardian = Guardian()
 guardian.keep(Path(sys.argv[1]))
-commands = [["sh", "-c", "sleep 60 & wait"], sys.argv[2:]]
-started = [Process.start(command, standard={}, inherited=(), guardian=guardian) for command in commands]
+commands = [["sh", "-c", "sleep 60 & setsid sleep 60 & echo daemon $!; wait"], sys.argv[2:]]
+started = [
+    Process.start(
+        command, env=environment({}, origin), standard={}, inherited=(), guardian=guardian, origin=origin
+    )
+    for command, origin in zip(commands, ["5ed8", "5ed9"])
+]
 print(*(process.pid for process in started), guardian.pid, flush=True)
 """
 FORKS = """
@@ -229,7 +235,7 @@ class TestDeathOfTheExecutor:
     def test_its_tasks_die_within_a_second(
         self, stubborn: tuple[str, ...], end_of: Callable[[int], int], tmp_path: Path, how: str, forks: str
     ) -> None:
-        """However it dies: its groups, one that ignores SIGTERM too, its directory and its sentinel are gone.
+        """However it dies: its groups, one that ignores SIGTERM too, a daemon, its directory and its sentinel are gone.
 
         A child that the application forked, and which has all of its descriptors, does not keep them alive.
         """
@@ -243,10 +249,10 @@ class TestDeathOfTheExecutor:
             assert executor.stdin is not None
             assert executor.stdout is not None
             assert executor.stderr is not None
-            lines = sorted([executor.stdout.readline(), executor.stdout.readline()])
-            assert lines[1] == b"ready\n"
-            pids = [int(pid) for pid in lines[0].split()]
-            ends = [end_of(pid) for pid in pids]
+            numbers, daemon, ready = sorted(executor.stdout.readline() for _ in range(3))
+            assert ready == b"ready\n"
+            pids = [int(pid) for pid in numbers.split()]
+            ends = [end_of(pid) for pid in [*pids, int(daemon.split()[1])]]
             before = time.monotonic()
             executor.stdin.write(b"\n")
             executor.stdin.close()

@@ -10,11 +10,13 @@ import stat
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from tasklink.config import environment
 from tasklink.errors import ClosedError, TaskNotStartedError
 from tasklink.guardian import Guardian
 from tasklink.process import ExitStatus, Process
@@ -22,18 +24,23 @@ from tasklink.sentinel import wait_for_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("clean")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc to look for it in")
 
+# Says its pid when it is in a session of its own, and its parent has ended.
 DAEMON = """
 import os, time
-pid = os.fork()
-if pid == 0:
+if os.fork() == 0:
     os.setsid()
-    print(os.getpid(), flush=True)
-    time.sleep(60)
-os.waitpid(pid, 0)
+    parent = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == parent:
+            os.sched_yield()
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    os._exit(0)
+time.sleep(60)
 """
 
 
@@ -194,9 +201,9 @@ class TestStartFailure:
         """What nobody would guard is not left running."""
 
         class Closing(Guardian):
-            def watch(self, group: int) -> None:
+            def watch(self, group: int, origin: str = "") -> None:
                 self.close()
-                super().watch(group)
+                super().watch(group, origin)
 
         with pytest.raises(ClosedError):
             Process.start(["sleep", "60"], standard={}, inherited=(), guardian=Closing())
@@ -386,14 +393,32 @@ with Guardian() as guardian:
             os.kill(child, signal.SIGKILL)
             assert wait_for_ends([end], 5)
 
-    def test_descendant_in_a_session_of_its_own(
-        self, guardian: Guardian, end_of: Callable[[int], int], python: tuple[str, ...]
-    ) -> None:
-        """The limit: it is not in the group, and lives on."""
-        with talking(guardian, *python, DAEMON) as (process, reader):
-            child = int(os.read(reader, 100))
+    @needs_proc
+    @pytest.mark.parametrize("newest", [None, 2], ids=["numbers go on", "numbers have begun anew"])
+    def test_daemon(
+        self, guardian: Guardian, end_of: Callable[[int], int], python: tuple[str, ...], newest: int | None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        """F09: what went into a session of its own, and whose parent is gone, is found by its origin."""
+        if newest is not None:
+            monkeypatch.setattr("tasklink.process._newest_pid", lambda: newest)
+        with talking(guardian, *python, DAEMON, env=environment({}, "5ed9"), origin="5ed9") as (process, reader):
+            child = end_of(int(os.read(reader, 100)))
             process.send(signal.SIGKILL)
             process.reap()
+            assert wait_for_ends([child], 0)
+
+    @needs_proc
+    @pytest.mark.parametrize("why", ["it may", "its environment is wiped"])
+    def test_daemon_that_lives_on(
+        self, guardian: Guardian, end_of: Callable[[int], int], python: tuple[str, ...], why: str
+    ) -> None:
+        """One that may live on does, and so does, which is the limit, one that gives no origin."""
+        argv = python if why == "it may" else ("env", "-i", *python)
+        with talking(guardian, *argv, DAEMON, env=environment({}, "5ed9"), origin="5ed9") as (process, reader):
+            child = int(os.read(reader, 100))
+            process.send(signal.SIGKILL)
+            process.reap(leave_descendants=why == "it may")
             end = end_of(child)
             assert not wait_for_ends([end], 0.1)
             os.kill(child, signal.SIGKILL)

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,9 +20,8 @@ from tasklink import sentinel
 from tasklink.sentinel import GRACE, Wards, attend, members, open_end, record, signal_groups, sweep, wait_for_ends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     Group = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 
@@ -89,6 +90,7 @@ class TestEnds:
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name)
 changes = st.one_of(
     st.tuples(st.sampled_from([b"+", b"-"]), st.just(b"group"), st.integers(2, 5).map(lambda n: b"%d" % n)),
+    st.tuples(st.sampled_from([b"+", b"-"]), st.just(b"origin"), st.sampled_from([b"5ed8", b"5ed9"])),
     st.tuples(
         st.sampled_from([b"+", b"-"]), st.just(b"directory"), st.sampled_from([b"/a", b"/b c", b"/d\n+", b"/\xff"])
     ),
@@ -110,6 +112,7 @@ class TestWards:
         for sign, kind, name in changes:
             (expected.add if sign == b"+" else expected.discard)((kind, name))
         assert wards.groups == {int(name) for kind, name in expected if kind == b"group"}
+        assert wards.origins == {name for kind, name in expected if kind == b"origin"}
         assert wards.directories == {name for kind, name in expected if kind == b"directory"}
 
     @given(st.lists(changes))
@@ -119,7 +122,7 @@ class TestWards:
         for change in changes:
             wards.feed(record(*change))
         other.feed(wards.records())
-        assert (other.groups, other.directories) == (wards.groups, wards.directories)
+        assert (other.groups, other.origins, other.directories) == (wards.groups, wards.origins, wards.directories)
 
     @given(st.sampled_from([b"group", b"directory"]), names, st.data())
     def test_record_that_was_cut_off(self, kind: bytes, name: bytes, data: st.DataObject) -> None:
@@ -184,6 +187,17 @@ def of_group(process: subprocess.Popen[bytes]) -> Wards:
     return wards
 
 
+@contextmanager
+def bearing(origins: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own, with this in its environment."""
+    environment = {**os.environ, "TASKLINK_ORIGIN": origins}
+    with subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def of_directories(*directories: Path) -> Wards:
     """What is kept when some directories are guarded."""
     wards = Wards()
@@ -221,6 +235,16 @@ class TestSweep:
             os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             sweep(of_group(process))
             assert process.wait(0) == -signal.SIGTERM
+
+    @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc to look for it in")
+    def test_what_has_left_its_group(self) -> None:
+        """It is ended by its origin, wherever it went; what has another one is not."""
+        wards = Wards()
+        wards.feed(record(b"+", b"origin", b"5ed9"))
+        with bearing("5ed8 5ed9") as ours, bearing("5ed8") as another:
+            sweep(wards)
+            assert ours.wait(5) == -signal.SIGKILL
+            assert another.poll() is None
 
     def test_group_without_its_leader(self, group: Group, end_of: Callable[[int], int]) -> None:
         """What is left of a group whose leader has ended is ended as well."""

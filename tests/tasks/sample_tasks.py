@@ -229,6 +229,27 @@ def leave_a_child(own_session):
     return "done"
 
 
+def leave_daemons(how):
+    """Start three that leave the Task's group, report their pids, then end in some way."""
+    in_a_session = subprocess.Popen(["sleep", "60"], start_new_session=True).pid
+    in_a_group = subprocess.Popen(["sleep", "60"], process_group=0).pid
+    # Twice forked: its parent has ended, and it has nothing open.
+    forks = "(setsid sleep 60 >/dev/null 2>&1 </dev/null & echo $!)"
+    twice_forked = int(subprocess.run(["sh", "-c", forks], capture_output=True, check=True).stdout)
+    current_task().report([in_a_session, in_a_group, twice_forked])
+    end_by(how, count=0)
+
+
+def leave_daemons_to_another_task():
+    """Have a Task of this Task start daemons, report their pids, and wait to be killed."""
+    from tasklink import Executor, TaskSpec  # the Executor's side, which no other Task here needs
+
+    with Executor("unix") as executor:
+        result = executor.run(TaskSpec(run="sample_tasks:leave_daemons", leave_descendants=True), how="return")
+        current_task().report(result.messages[0].contents)
+        signal.pause()
+
+
 def big_bytes(size):
     return bytes(bytearray(range(256))) * (size // 256)
 

@@ -23,7 +23,7 @@ import threading
 from pathlib import Path
 from signal import SIGKILL
 
-from tasklink import sentinel
+from tasklink import config, sentinel
 from tasklink.child import reap_child, spawn, unreaped
 from tasklink.errors import ClosedError, ForkedError
 from tasklink.sentinel import Wards, open_end, record, wait_for_ends
@@ -59,7 +59,8 @@ class Watcher:
             argv = [sys.executable, "-I", "-S", sentinel.__file__, str(channel), str(pid), str(own)]
             standard = {1: subprocess.DEVNULL, 2: subprocess.DEVNULL}
             inherited = [descriptor for descriptor in (channel, own) if descriptor >= 0]
-            return spawn(argv, cwd=Path("/"), standard=standard, inherited=inherited)
+            env = config.unbound_environment()  # it has still to sweep when the Task that we may be is ended
+            return spawn(argv, env=env, cwd=Path("/"), standard=standard, inherited=inherited)
         finally:
             if own >= 0:
                 os.close(own)
@@ -125,24 +126,25 @@ class Guardian:
             if self._watcher is None or not self._watcher.alive():
                 self._replace()
 
-    def watch(self, group: int) -> None:
+    def watch(self, group: int, origin: str = "") -> None:
         """Guard a process group, until `release`.
 
         Args:
             group: the pid of the process that leads it, which has not been reaped.
+            origin: a word of its environment, by which those are found that have left the group; empty for none.
 
         Raises:
             OSError, ClosedError, ForkedError: as `start`.
         """
-        self._add(b"group", b"%d" % group)
+        self._add(*_wards(group, origin))
 
-    def release(self, group: int) -> None:
+    def release(self, group: int, origin: str = "") -> None:
         """Guard a process group no longer. This comes before its leader is reaped; see the rules of this file.
 
         Raises:
             ForkedError: as `start`.
         """
-        self._remove(b"group", b"%d" % group)
+        self._remove(*_wards(group, origin))
 
     def keep(self, directory: Path) -> None:
         """Have a directory removed, with all that is in it, when the Executor dies, until `forget`.
@@ -153,7 +155,7 @@ class Guardian:
         Raises:
             OSError, ClosedError, ForkedError: as `start`.
         """
-        self._add(b"directory", os.fsencode(directory.absolute()))
+        self._add((b"directory", os.fsencode(directory.absolute())))
 
     def forget(self, directory: Path) -> None:
         """Leave a directory alone, since the Executor has removed it.
@@ -161,7 +163,7 @@ class Guardian:
         Raises:
             ForkedError: as `start`.
         """
-        self._remove(b"directory", os.fsencode(directory.absolute()))
+        self._remove((b"directory", os.fsencode(directory.absolute())))
 
     def close(self) -> None:
         """End the sentinel.
@@ -197,16 +199,16 @@ class Guardian:
                 "make a new Executor in the child"
             )
 
-    def _add(self, kind: bytes, name: bytes) -> None:
-        change = record(b"+", kind, name)
+    def _add(self, *wards: tuple[bytes, bytes]) -> None:
+        change = b"".join(record(b"+", *ward) for ward in wards)
         self._check_process()
         with self._lock:
             self._wards.feed(change)
             if self._watcher is None or not self._watcher.tell(change):
                 self._replace()
 
-    def _remove(self, kind: bytes, name: bytes) -> None:
-        change = record(b"-", kind, name)
+    def _remove(self, *wards: tuple[bytes, bytes]) -> None:
+        change = b"".join(record(b"-", *ward) for ward in wards)
         self._check_process()
         with self._lock:
             self._wards.feed(change)
@@ -225,3 +227,8 @@ class Guardian:
             watcher.dismiss(0)
         self._watcher = Watcher()
         self._watcher.tell(self._wards.records())
+
+
+def _wards(group: int, origin: str) -> list[tuple[bytes, bytes]]:
+    wards = [(b"group", b"%d" % group)]
+    return [*wards, (b"origin", origin.encode())] if origin else wards

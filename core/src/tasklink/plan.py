@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -85,13 +86,15 @@ class Plan:
             env = {**listener.environment, **env}
         standard.update(self._standard)
         env.update(self.spec.env)
+        origin = uuid.uuid4().hex
         return Process.start(
             self.arguments,
-            env=config.environment(env) if env else None,
+            env=config.environment(env, origin),
             cwd=self.spec.cwd,
             standard=standard,
             inherited=self.inherited,
             guardian=self.guardian,
+            origin=origin,
         )
 
     def listen(self, protocols: Sequence[Protocol]) -> list[tuple[str, type[Communicator], Listener]]:

@@ -4,12 +4,13 @@ Rules of this file:
 
 * A Task leads a session and a process group of its own, so that one signal reaches all of it and none reaches us.
 * A process is signalled only as long as nobody has reaped it: until then the kernel gives its pid to no other.
-* At the end there is one order: the process has ended, what is left of its group is killed, the guardian releases the
-  group, the process is reaped.
+* At the end there is one order: the process has ended, what is left of its group is killed, and what has left the
+  group, the guardian releases the group, the process is reaped.
 * Whatever fails in `Process.start`, or interrupts it, leaves neither process nor descriptor behind.
 
-What a signal does not reach is a descendant that went into a session or a group of its own: a daemon, or what an
-interactive shell starts.
+A descendant that went into a session or a group of its own, such as a daemon, is out of the reach of signals to the
+group. It is known by its environment, which names its origin (`config.variable.ORIGIN`), and killed at the end; what
+wipes that (as servers that change their title do), runs as another user, or on a system without /proc, is not reached.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -29,7 +31,7 @@ import attrs
 from tasklink.child import P_PIDFD, reap_child, spawn, unreaped
 from tasklink.errors import TaskNotStartedError
 from tasklink.guardian import PATIENCE
-from tasklink.sentinel import wait_for_ends
+from tasklink.sentinel import end_bearers, wait_for_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from tasklink.guardian import Guardian
 
 P = TypeVar("P", bound="Process")
+
+_SHORT_LIFE = 1.0  # seconds in which the kernel does not give all pids there are
+_LAST_MOMENT = 1.0  # seconds that what is killed at the end has to die
 
 # What a stopped process acts upon only when it is continued.
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
@@ -101,6 +106,8 @@ class Process:
     pid: int
     _end: int
     _guardian: Guardian
+    _origin: str = ""
+    _started: float = attrs.field(factory=time.monotonic, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     _owner: int = attrs.field(factory=os.getpid, init=False, repr=False)
     _status: ExitStatus | None = attrs.field(default=None, init=False)
@@ -115,6 +122,7 @@ class Process:
         standard: Mapping[int, int],
         inherited: Sequence[int],
         guardian: Guardian,
+        origin: str = "",
     ) -> Self:
         """Start a process, once, under the eyes of a guardian.
 
@@ -125,6 +133,7 @@ class Process:
             standard: which of our descriptors become its 0, 1 and 2. Without one it has /dev/null as 0, our own 1, 2.
             inherited: descriptors, above 2, that it has under the same numbers. It has no others.
             guardian: is told of the group.
+            origin: a word of `env` by which what has left the group is found; empty for none.
 
         Raises:
             TaskNotStartedError: it says what is at fault, and what to do. An OSError or ValueError is chained.
@@ -138,7 +147,9 @@ class Process:
                 f"inherited descriptors {clash} would be the child's standard ones: duplicate them above 2"
             )
         return _undisturbed(
-            lambda: cls._start(argv, env=env, cwd=cwd, standard=standard, inherited=inherited, guardian=guardian)
+            lambda: cls._start(
+                argv, env=env, cwd=cwd, standard=standard, inherited=inherited, guardian=guardian, origin=origin
+            )
         )
 
     @classmethod
@@ -151,6 +162,7 @@ class Process:
         standard: Mapping[int, int],
         inherited: Sequence[int],
         guardian: Guardian,
+        origin: str,
     ) -> Self:
         with _guardian_at_fault(argv[0]):
             guardian.start()  # before the Task, so that it starts up while the Task does
@@ -158,10 +170,10 @@ class Process:
             pid, end = spawn(argv, env=env, cwd=cwd, standard=standard, inherited=inherited)
         except (OSError, ValueError) as error:
             raise TaskNotStartedError(_why_not(error, argv[0], env, cwd)) from error
-        process = cls(pid, end, guardian)
+        process = cls(pid, end, guardian, origin)
         try:
             with _guardian_at_fault(argv[0]):
-                guardian.watch(pid)
+                guardian.watch(pid, origin)
         except BaseException:
             process.close()
             raise
@@ -197,20 +209,20 @@ class Process:
                 self._signal_group(signal.SIGCONT)
 
     def reap(self, *, leave_descendants: bool = False) -> ExitStatus:
-        """Wait for the end of the process, kill what is left of its group, and take the exit status.
+        """Wait for the end of the process, kill what is left of its descendants, and take the exit status.
 
         Args:
-            leave_descendants: let the rest of the group live on.
+            leave_descendants: let them live on.
 
         Raises:
             ForkedError: the process is a child of the one that this one was forked from.
         """
         if self._status is None:
             wait_for_ends([self._end], None)  # not under the lock: until it has ended it can be sent signals
+            if not leave_descendants:
+                self._end_descendants()
             with self._lock:
-                if not leave_descendants:
-                    self._signal_group(signal.SIGKILL)
-                self._guardian.release(self.pid)
+                self._guardian.release(self.pid, self._origin)
                 self._status = _exit_status(reap_child(self.pid, self._end))
         return self._status
 
@@ -235,6 +247,15 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _end_descendants(self) -> None:
+        with self._lock:
+            self._signal_group(signal.SIGKILL)
+        if self._origin:
+            # To look at every process takes milliseconds. A short Task has no descendants but those that came after it,
+            # unless the numbers have begun anew.
+            first = self.pid if time.monotonic() - self._started < _SHORT_LIFE and _newest_pid() >= self.pid else 0
+            end_bearers([self._origin.encode()], _LAST_MOMENT, first)
 
     def _signal_group(self, signum: int) -> None:
         """Signal the group, under the lock: between the question whether it is reaped and the signal it must not be."""
@@ -306,6 +327,14 @@ def _guardian_at_fault(command: str) -> Iterator[None]:
             f"cannot start {command!r}: its guardian ({sys.executable!r}), which ends it when this process dies, "
             f"cannot be started: {REMEDIES.get(error.errno or 0, error)}"
         ) from error
+
+
+def _newest_pid() -> int:
+    """The pid that was given last; 0 where that cannot be told."""
+    try:
+        return int(Path("/proc/loadavg").read_bytes().split()[-1])
+    except (OSError, ValueError):
+        return 0
 
 
 def _exit_status(code: int | None) -> ExitStatus:

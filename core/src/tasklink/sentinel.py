@@ -1,7 +1,8 @@
 """The sentinel: a small process that ends what an Executor leaves behind when it dies.
 
 However the Executor's process ends, SIGKILL included, its sentinel sends SIGTERM to every process group it was told of,
-SIGKILL to what is left after `GRACE`, and removes the directories it was told of: all within a second of the death.
+SIGKILL to what is left after `GRACE` and to what has left its group, and removes the directories it was told of: all
+within a second of the death.
 Then it exits. It costs some 10 ms of processor time, beside the start of the first Task, and 4 MiB of memory.
 
 Rules of this file:
@@ -16,7 +17,8 @@ What it does not reach:
 
 * A Task whose Executor is killed between the fork and `Guardian.watch`: 0.2 ms, nearly all of it the kernel's exec,
   since the pid is not known before. A Task in Python notices the end of its own channel; a command goes on.
-* A descendant that went into a session or a process group of its own.
+* A descendant that went into a session of its own and has wiped its environment, which names its origin; or that runs
+  as another user; or any such descendant on a system without /proc.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ def wait_for_ends(ends: Iterable[int], timeout: float | None) -> bool:
 
 
 def record(sign: bytes, kind: bytes, name: bytes) -> bytes:
-    r"""Write down one change as it goes over the channel: `+group 123\0`, `-directory /run/x\0`.
+    r"""Write down one change as it goes over the channel: `+group 123\0`, `-directory /run/x\0`, `+origin 5ed9\0`.
 
     NUL ends it because a path may hold any other byte.
     """
@@ -118,13 +120,18 @@ class Wards:
     """What a sentinel guards, kept by reading records. Both sides hold one; it does no input or output."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, set[bytes]] = {b"group": set(), b"directory": set()}
+        self._kept: dict[bytes, set[bytes]] = {b"group": set(), b"origin": set(), b"directory": set()}
         self._partial = b""
 
     @property
     def groups(self) -> frozenset[int]:
         """The process groups. Never 0 or 1: to the kernel those mean our own group and every process there is."""
         return frozenset(int(name) for name in self._kept[b"group"] if name.isdigit() and int(name) > 1)
+
+    @property
+    def origins(self) -> frozenset[bytes]:
+        """The words that the environments of its groups' processes hold, and of those that have left them."""
+        return frozenset(self._kept[b"origin"])
 
     @property
     def directories(self) -> frozenset[bytes]:
@@ -147,16 +154,25 @@ class Wards:
         return b"".join(record(b"+", kind, name) for kind, names in self._kept.items() for name in names)
 
 
+def processes() -> list[int]:
+    """Find all processes.
+
+    Raises:
+        OSError: this system has no /proc.
+    """
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - pathlib is not cheap
+
+
 def members(groups: frozenset[int]) -> list[int]:
     """Find the processes of some groups that have not ended. Without /proc these are taken to be the leaders."""
     found = []
     try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - pathlib is not cheap
+        pids = processes()
     except OSError:
         return list(groups)
     for pid in pids:
         try:
-            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - pathlib is not cheap
                 # The name of the command comes first, in brackets, and may hold brackets and spaces itself.
                 state, _, group = file.read(4096).rpartition(b")")[2].split()[:3]
         except (OSError, ValueError):
@@ -188,8 +204,55 @@ def wait_for_members(groups: frozenset[int], timeout: float) -> None:
         os.close(end)
 
 
+def bears(pid: int, origins: Iterable[bytes]) -> bool:
+    """Tell whether a process has one of some origins in the environment that it, or who it is a fork of, began with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 - pathlib is not cheap
+            environment = file.readall()
+    except OSError:
+        return False  # it ended, or runs as another user
+    return any(origin in environment for origin in origins)
+
+
+def end_bearers(origins: Iterable[bytes], timeout: float, first: int = 0) -> None:
+    """Kill all processes that bear one of some origins, wherever they have gone, and wait until they have ended.
+
+    Args:
+        origins: words that nothing else has in its environment.
+        timeout: how many seconds to wait at most.
+        first: the first pid to look at.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        ends = []
+        try:
+            for pid in processes():
+                if pid >= first and bears(pid, origins):
+                    end = open_end(pid)
+                    ends.append(end)
+                    if bears(pid, origins):  # now that the descriptor is its own, whose pid may have been another's
+                        _kill(pid, end)
+        except OSError:
+            pass  # no /proc, or no more descriptors: those that were found come first
+        ended = wait_for_ends(ends, max(0.0, deadline - time.monotonic()))
+        for end in ends:
+            os.close(end)
+        if not ends or not ended:
+            return  # else they may have started others meanwhile
+
+
+def _kill(pid: int, end: int) -> None:
+    try:
+        if hasattr(_signal, "pidfd_send_signal"):
+            _signal.pidfd_send_signal(end, _signal.SIGKILL)
+        else:
+            os.kill(pid, _signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # it has ended, or became another user
+
+
 def sweep(wards: Wards) -> None:
-    """End the groups and remove the directories, within two `GRACE`s."""
+    """End the groups and what has left them, and remove the directories, within three `GRACE`s."""
     groups = wards.groups
     if groups:
         signal_groups(groups, _signal.SIGTERM)
@@ -197,6 +260,8 @@ def sweep(wards: Wards) -> None:
         wait_for_members(groups, GRACE)
         signal_groups(groups, _signal.SIGKILL)
         wait_for_members(groups, GRACE)  # so that nobody is left who could still write into a directory
+    if wards.origins:
+        end_bearers(wards.origins, GRACE)
     if wards.directories:
         import shutil  # noqa: PLC0415 - it would double what the sentinel costs to start
 

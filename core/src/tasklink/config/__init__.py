@@ -18,7 +18,7 @@ from tasklink.config.problem import nearest
 from tasklink.config.quantity import Duration, Size, format_duration, format_size, parse_duration, parse_size
 from tasklink.config.spec import TaskSpec
 from tasklink.config.structure import Table, structure
-from tasklink.config.variable import environment
+from tasklink.config.variable import environment, unbound_environment
 
 __all__ = (
     "Config",
@@ -35,4 +35,5 @@ __all__ = (
     "parse_overrides",
     "parse_size",
     "structure",
+    "unbound_environment",
 )

@@ -12,6 +12,12 @@ from tasklink.config.notation import parse_value
 from tasklink.config.quantity import Duration
 from tasklink.config.spec import check_communicators, check_timeout
 
+ORIGIN = "TASKLINK_ORIGIN"
+"""The variable that names the Task which a process, or an ancestor of it, began as: a word that nobody else has.
+
+Where that Task runs others, their words follow after spaces.
+"""
+
 
 @attrs.frozen
 class Variables:
@@ -30,9 +36,20 @@ class Variables:
     strict: bool | None = attrs.field(default=None, alias="TASKLINK_STRICT")
 
 
-def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of this process with some variables added or replaced: what a Task is started with."""
-    return {**os.environ, **extra}
+def environment(extra: Mapping[str, str], origin: str = "") -> dict[str, str]:
+    """Return the environment of this process with some variables added or replaced: what a Task is started with.
+
+    Args:
+        extra: the variables.
+        origin: a word by which the Task's processes are known, beside those of the Task that this one may belong to.
+    """
+    origins = {ORIGIN: f"{os.environ.get(ORIGIN, '')} {origin}".strip()} if origin else {}
+    return {**os.environ, **extra, **origins}
+
+
+def unbound_environment() -> dict[str, str]:
+    """Return the environment of this process for one that is not ended with the Task that this one may belong to."""
+    return {name: text for name, text in os.environ.items() if name != ORIGIN}
 
 
 def variables(environ: Mapping[str, str] | None) -> dict[str, object]:
@@ -42,7 +59,7 @@ def variables(environ: Mapping[str, str] | None) -> dict[str, object]:
         environ: None stands for the environment of this process. A variable that is empty says nothing.
     """
     given = os.environ if environ is None else environ
-    texts = {name: text.strip() for name, text in given.items() if name.startswith("TASKLINK_")}
+    texts = {name: text.strip() for name, text in given.items() if name.startswith("TASKLINK_") and name != ORIGIN}
     return {name: _read(name, text) for name, text in texts.items() if text}
 
 
