@@ -259,6 +259,24 @@ class TestExitCodes:
             assert time.monotonic() - begun < 1.0
             assert not psutil.pid_exists(pid)
 
+    def test_where_an_exception_goes_no_further(self) -> None:
+        """A signal that strikes within `__del__` is not lost; the second time it strikes where it is heard."""
+        program = """if True:
+            import os, signal, threading
+            from tasklink.cli.interrupt import Interrupted, interruptible
+            class Dying:
+                def __del__(self):
+                    os.kill(os.getpid(), signal.SIGINT)
+            try:
+                with interruptible():
+                    Dying()
+                    threading.Event().wait()
+            except Interrupted as error:
+                print(error.name)
+        """
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr, done.returncode) == ("SIGINT\n", "", 0)
+
     def test_an_interrupted_run_has_results(self, lab: Path) -> None:
         """With --json, what was interrupted is told too, and so are the tasks that never began."""
         with started(lab, "wait", "add", "--json") as (program, _):

@@ -3,17 +3,22 @@
 The first of these signals raises `Interrupted` in the main thread, which ends the Tasks in good order. Those that come
 later are ignored: what they ask for is under way. Should that take too long, because a Task clings to life or because
 nobody reads what we print, the program exits all the same, and the guardian ends what is left.
+
+What is raised within `__del__`, or a callback of a weak reference, goes no further. A signal that strikes there is told
+once more, a moment later.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from sys import UnraisableHookArgs
     from types import FrameType
 
 GRACE = 0.2
@@ -21,6 +26,7 @@ GRACE = 0.2
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LAST_MOMENT = 0.9
+_SOON = 0.005
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,18 +50,30 @@ def interruptible() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
+    told: list[int] = []
+
     def interrupt(number: int, _: FrameType | None) -> None:
+        told.append(number)
         for other in heeded:
             signal.signal(other, signal.SIG_IGN)
         signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
         signal.setitimer(signal.ITIMER_REAL, _LAST_MOMENT)
         raise Interrupted(number)
 
+    def interrupt_again(lost: UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, Interrupted):
+            signal.signal(signal.SIGALRM, lambda *_: interrupt(told[0], None))
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+        else:
+            before_lost(lost)
+
+    before_lost, sys.unraisablehook = sys.unraisablehook, interrupt_again
     for number in heeded:
         signal.signal(number, interrupt)
     try:
         yield
     finally:
+        sys.unraisablehook = before_lost
         for number in heeded:
             if signal.getsignal(number) is interrupt:
                 signal.signal(number, before[number])
