@@ -7,7 +7,7 @@
     interrupt                      Ctrl-C and its like
     batch, comparison, listing,
     benchmark, verification,
-    scaffold                       what the commands do
+    soak, scaffold                 what the commands do
     progress, live, gauge          what happens, as it happens: on stderr
     report                         how it ended: tables and errors
     document                       the same for programs: JSON

@@ -20,6 +20,11 @@ or without a file, once it is installed: `tasklink verify pigeon`.
     machine         hypothesis state machines: over a transport that an adversary holds, and over real processes
     memory          the model: a communicator that passes everything, in few lines
     child, errand   what runs in the processes that the kit starts
+    chaos, mortal   Tasks that end in every way, for as long as one likes: `tasklink verify --soak`
+    tally           counts that survive who keeps them
+    stacks          where every thread of another process stands
+    holdings,
+    growth          what is left behind, and memory that is
 
 A check is a plain function of a `Subject` and needs no pytest; `pip install tasklink[testing]` brings pytest for the
 class, and hypothesis for what is proved by examples that it thinks of. Whatever is not checked says why.
