@@ -22,7 +22,7 @@ or without a file, once it is installed: `tasklink verify pigeon`.
     child, errand   what runs in the processes that the kit starts
     chaos, mortal   Tasks that end in every way, for as long as one likes: `tasklink verify --soak`
     tally           counts that survive who keeps them
-    stacks          where every thread of another process stands
+    stacks, hangs   where every thread of other processes stands; for tests that hang, as a plugin of pytest
     holdings,
     growth          what is left behind, and memory that is
 

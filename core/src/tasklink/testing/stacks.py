@@ -4,8 +4,8 @@ Whoever is started with the `environment` of a `Stacks`, and is a Python, writes
 it is told to by SIGQUIT, as a Java machine does; the kernel delivers that to whatever the process hangs in. Nothing of
 a program has to be changed for it: Python imports `sitecustomize` before anything else, if there is one on its path.
 
-They are written into a named pipe, which needs no descriptor to be inherited. Whoever is no Python ends by that signal;
-whoever hangs is of no more use.
+They are written into a named pipe, which needs no descriptor to be inherited. Whoever does not catch the signal, as a
+program that is no Python, is left in peace.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import select
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -73,12 +74,14 @@ class Stacks:
 
     def _of(self, pid: int) -> str:
         name = f"process {pid} ({_command(pid)})"
+        if not _would_tell(pid):
+            return f"{name} does not say where it stands"
         try:
             os.kill(pid, signal.SIGCONT)
             os.kill(pid, _SIGNAL)
         except ProcessLookupError:
             return f"{name} is gone"
-        return f"{name}:\n{self._read() or '(it does not say where it stands)'}"
+        return f"{name}:\n{self._read() or '(it says nothing)'}"
 
     def _read(self) -> str:
         """Read until nothing has come for a while: nobody says that this was all."""
@@ -112,6 +115,16 @@ def _ours() -> str:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return f"this process, {os.getpid()}:\n{file.read().decode('utf-8', 'backslashreplace')}"
+
+
+def _would_tell(pid: int) -> bool:
+    """Whether the signal is caught there: else it would be the end of the process."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return sys.platform != "linux"
+    caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(caught >> (_SIGNAL - 1) & 1)
 
 
 def _command(pid: int) -> str:
