@@ -16,7 +16,7 @@ import psutil
 import pytest
 import sample_tasks
 
-from tasklink import Executor, Status, TaskSpec, hookimpl, supervision
+from tasklink import Executor, Status, hookimpl, supervision
 
 TASKS = str(Path(__file__).parent / "tasks")
 
@@ -306,17 +306,3 @@ def test_cancelled_at_a_random_moment(protocol, runs):
             assert result.status is Status.CANCELLED
             assert result.value in {"enough", None}
             assert result.pid is None or not psutil.pid_exists(result.pid)
-
-
-@pytest.mark.soak
-def test_ten_thousand_runs(protocol):
-    """10 000 runs, a third of them killed, leave the Executor as it was."""
-    with Executor(protocol) as executor:
-        executor.run(sample_tasks.add, a=1, b=1)
-        process = psutil.Process()
-        before, descriptors = process.memory_info().rss, process.num_fds()
-        for number in range(10_000):
-            how = "kill" if number % 3 == 0 else "return"
-            executor.run(TaskSpec(run="sample_tasks:end_by", keep_messages=False), how=how)
-        assert process.num_fds() == descriptors
-        assert process.memory_info().rss - before < 50 << 20
