@@ -4,7 +4,6 @@ Each keeps the number of messages that were accepted, whose `report` has returne
 """
 
 import atexit
-import faulthandler
 import mmap
 import os
 import select
@@ -162,9 +161,8 @@ def at_close(how, reports):
 BEFORE = 5
 
 
-def doomed(where, how, ledger, stacks):
+def doomed(where, how, ledger):
     """Report, and end. One that was stopped goes on when it is continued, and returns when it is cancelled."""
-    faulthandler.register(signal.SIGUSR2, open(stacks, "w"), all_threads=True)
     cancelled = threading.Event()
     current_task().on("cancel", lambda _: cancelled.set())
     reports = Reports(ledger)
