@@ -5,7 +5,6 @@ import random
 import select
 import signal
 import statistics
-import struct
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import pytest
 import sample_tasks
 
 from tasklink import Executor, Status, hookimpl, supervision
+from tasklink.testing.tally import fresh_tally
 
 TASKS = str(Path(__file__).parent / "tasks")
 
@@ -32,18 +32,18 @@ def test_killed_at_a_random_moment(protocol, accepted_is_delivered, tmp_path, si
 
     Where only closing delivers, every message that was flushed is; and of the others, the beginning, without a gap.
     """
-    ledger = tmp_path / "ledger"
+    path = tmp_path / "tally"
     chance = random.Random(20261123)
     delays, flushes = [], 0
     with Executor(protocol) as executor:
         for _ in range(kills):
-            ledger.write_bytes(bytes(16))
             last = None if accepted_is_delivered else chance.randrange(FLUSHED_AFTER[size])
-            future = executor.submit(sample_tasks.Accounting, ledger=str(ledger), size=size, last=last)
-            died = _kill_after(future, chance.uniform(0, 0.03))
-            result = future.result(timeout=30)
+            with fresh_tally(path) as tally:
+                future = executor.submit(sample_tasks.Accounting, tally=str(path), size=size, last=last)
+                died = _kill_after(future, chance.uniform(0, 0.03))
+                result = future.result()
+                accepted, flushed = tally.accepted, tally.flushed
             delays.append(time.monotonic() - died)
-            accepted, flushed = struct.unpack("QQ", ledger.read_bytes())
             flushes += flushed > 0
             numbers = [message.contents[0] for message in result.messages if message.signal is None]
             assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")
@@ -58,13 +58,12 @@ def test_killed_at_a_random_moment(protocol, accepted_is_delivered, tmp_path, si
 @pytest.mark.timed
 def test_a_death_is_told_soon(alone, tmp_path):
     """F01: all that a Task sent until kill -9, large messages too, is there within 100 ms of it."""
-    ledger = tmp_path / "ledger"
-    ledger.write_bytes(bytes(16))
+    path = tmp_path / "tally"
     chance = random.Random(20261123)
     delays = []
-    with Executor(alone) as executor:
+    with Executor(alone) as executor, fresh_tally(path):
         for _ in range(30):
-            future = executor.submit(sample_tasks.Accounting, ledger=str(ledger), size=100_000)
+            future = executor.submit(sample_tasks.Accounting, tally=str(path), size=100_000)
             died = _kill_after(future, chance.uniform(0, 0.03))
             future.result(timeout=30)
             delays.append(time.monotonic() - died)

@@ -2,7 +2,6 @@
 
 import array
 import logging
-import mmap
 import os
 import queue
 import signal
@@ -13,6 +12,7 @@ import time
 import warnings
 
 from tasklink import Task, current_task
+from tasklink.testing.tally import Tally
 
 
 class Point:
@@ -119,15 +119,14 @@ class Accounting(Task):
     Without end, or else `last` times; then it closes its channel, which flushes them, and waits.
     """
 
-    def run(self, ledger, size=0, last=None):
-        with open(ledger, "r+b") as file:
-            counts = memoryview(mmap.mmap(file.fileno(), 16)).cast("Q")
+    def run(self, tally, size=0, last=None):
+        counts = Tally.at(tally)
         self.signal("ready")
-        while counts[0] != last:
-            self.report((counts[0], bytes(size)))
-            counts[0] += 1
+        while counts.accepted != last:
+            self.report((counts.accepted, bytes(size)))
+            counts.accepted += 1
         self._conversation._write.__self__.close()
-        counts[1] = counts[0]
+        counts.flushed = counts.accepted
         signal.pause()
 
 

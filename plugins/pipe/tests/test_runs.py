@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import mmap
 import os
 import random
 import signal
@@ -21,6 +20,7 @@ import pytest
 from tasklink import Executor, Status, TaskSpec, current_task
 from tasklink.errors import ConfigError
 from tasklink.sentinel import open_end, wait_for_ends
+from tasklink.testing.tally import Tally, fresh_tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,26 +128,25 @@ class TestModes:
     @pytest.mark.parametrize(("in_band", "prefix"), MODES)
     def test_killed_at_any_moment(self, in_band: bool, prefix: tuple[str, ...], tmp_path: Path) -> None:
         """Every message whose write had returned is delivered, once and in order; the next one may be, too."""
-        ledger = tmp_path / "ledger"
+        path = tmp_path / "tally"
         moments = random.Random(1)
 
         def task() -> None:
-            with ledger.open("r+b") as file, mmap.mmap(file.fileno(), 8) as accepted:
-                current_task().report(os.getpid())
-                for number in itertools.count():
-                    current_task().report((number, bytes(number % 5000)))
-                    accepted[:8] = (number + 1).to_bytes(8, "little")
+            counts = Tally.at(path)
+            current_task().report(os.getpid())
+            for number in itertools.count():
+                current_task().report((number, bytes(number % 5000)))
+                counts.accepted = number + 1
 
         for _ in range(5):
-            ledger.write_bytes(bytes(8))
-            with Executor("pipe", settings={"pipe": {"in_band": in_band}}) as executing:
+            with Executor("pipe", settings={"pipe": {"in_band": in_band}}) as executing, fresh_tally(path) as tally:
                 future = executing.submit(TaskSpec(run=task, prefix=prefix))
                 pid = next(future.messages()).contents
                 time.sleep(moments.uniform(0, 0.02))
                 os.kill(pid, signal.SIGKILL)  # type: ignore[arg-type]
-                result = future.result(30)
+                result = future.result()
+                accepted = tally.accepted
             numbers = [message.contents[0] for message in result.messages[1:]]  # type: ignore[index]
-            accepted = int.from_bytes(ledger.read_bytes(), "little")
             assert (result.status, numbers) == (Status.CRASHED, list(range(len(numbers))))
             assert accepted <= len(numbers) <= accepted + 1
 
@@ -278,8 +277,8 @@ class TestInBand:
 
         def task() -> list[str]:
             program = "import os; print(*os.listdir('/dev/fd'))"
-            return subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, check=True, close_fds=False
+            return subprocess.run(  # -I: without what tests add to every Python
+                [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, close_fds=False
             ).stdout.split()
 
         assert sorted(run(task, in_band=True).value_or_raise()) == ["0", "1", "2", "3"]  # 3 is that of listdir

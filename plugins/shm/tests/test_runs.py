@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import random
 import signal
@@ -20,6 +19,7 @@ from tasklink.communicator import Address
 from tasklink.errors import AuthenticationError, BrokenError, ConfigError
 from tasklink.message import Message
 from tasklink.registry import Registry
+from tasklink.testing.tally import Tally, fresh_tally
 from tasklink_shm import SharedMemoryCommunicator, layout
 from tasklink_shm.settings import SharedMemorySettings
 
@@ -68,26 +68,25 @@ def test_a_task(named: bool, prefix: tuple[str, ...], size: int, tmp_path: Path)
 @pytest.mark.parametrize(("named", "prefix"), MODES[:3])
 def test_killed_at_any_moment(named: bool, prefix: tuple[str, ...], tmp_path: Path) -> None:
     """Every message whose write had returned is delivered, once and in order; the next one may be, too."""
-    ledger = tmp_path / "ledger"
+    path = tmp_path / "tally"
     moments = random.Random(1)
 
     def task() -> None:
-        with ledger.open("r+b") as file, mmap.mmap(file.fileno(), 8) as accepted:
-            current_task().report(os.getpid())
-            for number in itertools.count():
-                current_task().report((number, bytes(number % 150_000)))
-                accepted[:8] = (number + 1).to_bytes(8, "little")
+        counts = Tally.at(path)
+        current_task().report(os.getpid())
+        for number in itertools.count():
+            current_task().report((number, bytes(number % 150_000)))
+            counts.accepted = number + 1
 
     for _ in range(4):
-        ledger.write_bytes(bytes(8))
-        with executor(tmp_path, named=named) as executing:
+        with executor(tmp_path, named=named) as executing, fresh_tally(path) as tally:
             future = executing.submit(TaskSpec(run=task, prefix=prefix))
             pid = next(future.messages()).contents
             time.sleep(moments.uniform(0, 0.02))
             os.kill(pid, signal.SIGKILL)  # type: ignore[arg-type]
-            result = future.result(30)
+            result = future.result()
+            accepted = tally.accepted
         numbers = [message.contents[0] for message in result.messages[1:]]  # type: ignore[index]
-        accepted = int.from_bytes(ledger.read_bytes(), "little")
         assert (result.status, numbers) == (Status.CRASHED, list(range(len(numbers))))
         assert accepted <= len(numbers) <= accepted + 1
 

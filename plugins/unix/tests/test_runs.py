@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
-import mmap
 import os
 import random
 import shutil
@@ -23,6 +22,7 @@ import pytest
 from tasklink import Executor, Status, TaskSpec, current_task
 from tasklink.errors import ConfigError
 from tasklink.registry import Registry
+from tasklink.testing.tally import Tally, fresh_tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,26 +114,25 @@ class TestModes:
     @pytest.mark.parametrize(("named", "prefix"), [(False, ()), (True, ()), (True, LAUNCHER)])
     def test_killed_at_any_moment(self, named: bool, prefix: tuple[str, ...], tmp_path: Path) -> None:
         """Every message whose write had returned is delivered, once and in order; the next one may be, too."""
-        ledger = tmp_path / "ledger"
+        path = tmp_path / "tally"
         moments = random.Random(1)
 
         def task() -> None:
-            with ledger.open("r+b") as file, mmap.mmap(file.fileno(), 8) as accepted:
-                current_task().report(os.getpid())
-                for number in itertools.count():
-                    current_task().report((number, bytes(number % 5000)))
-                    accepted[:8] = (number + 1).to_bytes(8, "little")
+            counts = Tally.at(path)
+            current_task().report(os.getpid())
+            for number in itertools.count():
+                current_task().report((number, bytes(number % 5000)))
+                counts.accepted = number + 1
 
         for _ in range(5):
-            ledger.write_bytes(bytes(8))
-            with executor(tmp_path, named=named) as executing:
+            with executor(tmp_path, named=named) as executing, fresh_tally(path) as tally:
                 future = executing.submit(TaskSpec(run=task, prefix=prefix))
                 pid = next(future.messages()).contents
                 time.sleep(moments.uniform(0, 0.02))
                 os.kill(pid, signal.SIGKILL)  # type: ignore[arg-type]
-                result = future.result(30)
+                result = future.result()
+                accepted = tally.accepted
             numbers = [message.contents[0] for message in result.messages[1:]]  # type: ignore[index]
-            accepted = int.from_bytes(ledger.read_bytes(), "little")
             assert (result.status, numbers) == (Status.CRASHED, list(range(len(numbers))))
             assert accepted <= len(numbers) <= accepted + 1
 

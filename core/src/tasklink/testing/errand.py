@@ -5,13 +5,13 @@ Standard library and the Task side only, so that it is there soon.
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 from typing import TYPE_CHECKING, Any
 
 from tasklink.errors import EndOfMessages
 from tasklink.message import Message
+from tasklink.testing.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tasklink.testing.child import Peer
 
 _PERIOD = bytes(range(251))  # a prime number of bytes: no block of a power of two looks like the next one
-_COUNTER_BYTES = 8
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
@@ -78,10 +77,10 @@ def listen_to_the_end(peer: Peer) -> tuple[list[object], str]:
 
 def write_and_count(peer: Peer, counter: int, largest: int) -> None:
     """Write numbered messages of all sizes for ever, and count in shared memory those whose `write` has returned."""
-    with mmap.mmap(counter, mmap.PAGESIZE) as count:
-        for number in range(1, 1 << 40):
-            peer.end.write(Message([number, pattern(number * 7919 % largest, number)]))
-            count[:_COUNTER_BYTES] = number.to_bytes(_COUNTER_BYTES, "little")
+    tally = Tally(counter)
+    for number in range(1, 1 << 40):
+        peer.end.write(Message([number, pattern(number * 7919 % largest, number)]))
+        tally.accepted = number
 
 
 def write_and_leave(peer: Peer, count: int) -> None:

@@ -43,24 +43,32 @@ class Tally:
     SIZE = 5 * _WORD
 
     def __init__(self, descriptor: int) -> None:
-        self.words = memoryview(mmap.mmap(descriptor, self.SIZE)).cast("Q")
+        self._memory = mmap.mmap(descriptor, self.SIZE)
+        self.words = memoryview(self._memory).cast("Q")
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> Tally:
-        """Go on with the counts in a file; where there is none, begin them."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Go on with the counts in a file that `fresh_tally` has made."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.ftruncate(descriptor, cls.SIZE)
             return cls(descriptor)
         finally:
             os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of the memory; whatever maps it as well still counts."""
+        self.words.release()
+        self._memory.close()
 
 
 @contextmanager
 def fresh_tally(path: str | os.PathLike[str]) -> Iterator[Tally]:
     """Begin new counts in a file; it is removed at the end."""
+    with open(path, "xb") as file:  # noqa: PTH123 - pathlib takes 20 ms to import
+        file.write(bytes(Tally.SIZE))
     tally = Tally.at(path)
     try:
         yield tally
     finally:
-        os.unlink(path)  # noqa: PTH108 - pathlib takes 20 ms to import
+        tally.close()
+        os.unlink(path)  # noqa: PTH108 - as above

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from tasklink.testing.errand import (
     write_and_wait,
     write_for_ever,
 )
+from tasklink.testing.tally import Tally
 
 if TYPE_CHECKING:
     from tasklink.communicator import Communicator
@@ -197,14 +197,14 @@ def check_what_a_killed_writer_has_written(subject: Subject) -> None:
         with ExitStack() as opened:
             counter = _shared_file()
             opened.callback(os.close, counter)
-            count = opened.enter_context(mmap.mmap(counter, mmap.PAGESIZE))
+            tally = opened.enter_context(closing(Tally(counter)))
             with subject.listening() as listener:
                 child = subject.invite_with([counter], listener, write_and_count, counter, _LARGEST)
                 ours = subject.accept(listener, child)
             opened.callback(subject.close, ours)
             read = [contents_of(ours, subject) for _ in range(3 + number * 40)]
             child.kill()
-            written = int.from_bytes(count[:8], "little")
+            written = tally.accepted
             rest, error = rest_of(ours, subject.patience)
             numbers = [content[0] for content in [*read, *rest]]
             expect(
@@ -223,7 +223,7 @@ def check_what_a_killed_writer_has_written(subject: Subject) -> None:
 def _shared_file() -> int:
     """A file without a name that two processes map."""
     with tempfile.TemporaryFile() as file:
-        file.truncate(mmap.PAGESIZE)
+        file.truncate(Tally.SIZE)
         return os.dup(file.fileno())
 
 
