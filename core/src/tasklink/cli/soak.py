@@ -29,9 +29,8 @@ _INTRODUCTION = """\
 {minutes} of Tasks that live for a random while and return, raise, exit, crash, are killed or stopped, {at_once} at a
 time; over {over}"""
 _FINDINGS = ("lost", "twice", "untrue", "hangs", "leaks")
-_HEAD = ("communicators", "runs", "messages", "lines", *_FINDINGS, "worst, s", "memory")
-_MEANING = """\
-lost: promised and not there, worst: from the end of a Task to its result, memory: growth in MB per 1,000 runs"""
+_HEAD = ("communicators", "runs", "messages", "lines", *_FINDINGS, "worst, s")
+_MEANING = "lost: promised and not there; worst: from the end of a Task to its result"
 
 
 @attrs.define
@@ -100,7 +99,7 @@ class Soak:
     @property
     def outcome(self) -> Outcome:
         """What the program exits with."""
-        return Outcome.OK if all(record.is_good for record in self.chaos.records) else Outcome.TASK
+        return Outcome.TASK if self.chaos.faults else Outcome.OK
 
     def print_tables(self) -> None:
         """Print a line for each protocol, then what was found, and a summary."""
@@ -123,6 +122,7 @@ class Soak:
                     "seconds": round(self.took, 1),
                     "interrupted": self.interrupted,
                     "runs": self.chaos.runs,
+                    "memory_mb_per_1000_runs": self.chaos.growth.per_thousand,
                     "communicators": {record.label: record.as_dict() for record in self.chaos.records},
                     "faults": self.chaos.faults,
                 }
@@ -141,10 +141,11 @@ class Soak:
         records = self.chaos.records
         found = ", ".join(f"{sum(getattr(record, name) for record in records)} {name}" for name in _FINDINGS)
         so_far = "interrupted after" if self.interrupted else "in"
-        return f"{count_of(self.chaos.runs, 'run')} {so_far} {spell_seconds(self.took)}: {found}"
+        grown = self.chaos.growth.per_thousand
+        memory = "" if grown is None else f"; memory grows by {grown:.2f} MB in 1,000 runs"
+        return f"{count_of(self.chaos.runs, 'run')} {so_far} {spell_seconds(self.took)}: {found}{memory}"
 
 
 def _row(record: Record) -> tuple[str, ...]:
-    counts = (f"{getattr(record, name):,}" for name in _HEAD[1:-2])
-    grown = record.growth.per_thousand
-    return record.label, *counts, f"{record.worst:.2f}", "" if grown is None else f"{grown:.1f}"
+    counts = (f"{getattr(record, name):,}" for name in _HEAD[1:-1])
+    return record.label, *counts, f"{record.worst:.2f}"

@@ -131,7 +131,6 @@ class Record:
         hangs: how many runs did not end.
         leaks: how often something was left behind.
         worst: the longest time from a death to its result, in seconds.
-        growth: the memory of this process.
     """
 
     names: tuple[str, ...]
@@ -145,33 +144,16 @@ class Record:
     hangs: int = 0
     leaks: int = 0
     worst: float = 0.0
-    growth: Growth = attrs.field(factory=Growth)
-    _grown: int = 0
 
     @property
     def label(self) -> str:
         """The protocol in a word."""
         return "+".join(self.names)
 
-    @property
-    def is_good(self) -> bool:
-        """Nothing was found."""
-        return not (self.lost or self.twice or self.untrue or self.hangs or self.leaks)
-
-    def note_memory(self, before: int | None, after: int | None) -> None:
-        """Note by how much this process has grown in a turn."""
-        if before is not None and after is not None:
-            self._grown += after - before
-            self.growth.note(self.runs, self._grown)
-
     def as_dict(self) -> dict[str, object]:
         """Everything by its name, as JSON can hold it."""
         figures = {name: getattr(self, name) for name in _FIGURES}
-        grown = self.growth.per_thousand
-        return {
-            "communicators": list(self.names), **figures, "worst": round(self.worst, 3),
-            "memory_mb_per_1000_runs": None if grown is None else round(grown, 2),
-        }  # fmt: skip
+        return {"communicators": list(self.names), **figures, "worst": round(self.worst, 3)}
 
 
 _FIGURES = ("runs", "messages", "lines", "lost", "twice", "untrue", "hangs", "leaks")
@@ -340,6 +322,7 @@ class Chaos:
 
     Attributes:
         records: what became of it, for each protocol.
+        growth: the memory of this process, over all of them.
         faults: what was found, in words; the first ones.
     """
 
@@ -348,6 +331,7 @@ class Chaos:
     ) -> None:
         self.seconds = seconds
         self.records = [_record(names) for names in over]
+        self.growth = Growth()
         self.faults: list[str] = []
         self._at_once = at_once
         self._patience = patience
@@ -390,14 +374,14 @@ class Chaos:
             done = (time.monotonic() - begun) / self.seconds
             if (done >= 1 and record.runs) or self._hanging:
                 break
-            memory = resident_bytes()
             for _ in self._turn(record, min(turn, (1 - done) * self.seconds) if record.runs else turn):
                 done = (time.monotonic() - begun) / self.seconds
                 yield min(1.0, done), f"{self.runs:,} runs, {len(self.faults)} faults; now {record.label}"
             if not self._hanging:
                 self._look_for_leaks(record, before)
-                record.note_memory(memory, resident_bytes())
-        self._look_for_growth()
+                self.growth.note(self.runs, resident_bytes())
+        if self.growth.fault:
+            self._add_fault(self.growth.fault)
 
     def _warm_up(self) -> dict[str, Counter[str]]:
         """Have everything made that is made once; then say what this process has."""
@@ -520,12 +504,6 @@ class Chaos:
             record.leaks += 1
             self._add_fault(f"{record.label}: left behind: {left}")
             before.update(holdings(self._folder))  # and told once
-
-    def _look_for_growth(self) -> None:
-        for record in self.records:
-            if record.growth.fault:
-                record.leaks += 1
-                self._add_fault(f"{record.label}: {record.growth.fault}")
 
     def _add_fault(self, text: str) -> None:
         if len(self.faults) < _FAULTS_KEPT:

@@ -57,4 +57,8 @@ class Growth:
     def fault(self) -> str:
         """What is wrong with it; empty where nothing is."""
         grown = self.per_thousand
-        return f"memory: it grows by {grown:.1f} MB in 1,000 runs" if grown is not None and grown > LIMIT else ""
+        return (
+            f"the memory of this process grows by {grown:.1f} MB in 1,000 runs"
+            if grown is not None and grown > LIMIT
+            else ""
+        )

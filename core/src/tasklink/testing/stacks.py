@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -48,6 +49,7 @@ class Stacks:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tasklink-stacks-"))
+        self._lock = threading.Lock()
         pipe = self._folder / "stacks"
         os.mkfifo(pipe, 0o600)
         # For both: it has no end when one that wrote has closed it.
@@ -58,8 +60,9 @@ class Stacks:
         self.environment = {"PYTHONPATH": os.pathsep.join(path)}
 
     def of(self, pids: Iterable[int]) -> str:
-        """Say where every thread of these processes stands, and of this one."""
-        return "\n".join([_ours(), *map(self._of, pids)])
+        """Say where every thread of these processes stands, and of this one. From any thread."""
+        with self._lock:  # or one would read what was written for another
+            return "\n".join([_ours(), *map(self._of, pids)])
 
     def close(self) -> None:
         """Remove the place."""
