@@ -82,8 +82,8 @@ The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it c
     12.3 With `captures_output`, `Listener.output` gives what the Task prints, byte by byte; without it, it is None.
     12.4 With `survives_launcher` an `Address` needs no descriptors, by itself or with `without_descriptors` set.
     12.5 With `multi_peer` a Listener accepts several peers; without it, a second `accept` raises an error of tasklink.
-    12.6 What captures output is read as messages are, by one thread: it keeps time-outs, shows work and the end, and
-         gives everything back. To write to it raises an error of tasklink.
+    12.6 What captures output is read, closed and forked as what carries messages: it keeps time-outs, shows work and
+         the end, and gives everything back. To write to it raises an error of tasklink.
 13. The class.
     13.1 It states `api`, `capabilities` and `settings`, and has every method with the parameters of this interface.
     13.2 Its module imports nothing of the Executor's side.

@@ -12,20 +12,24 @@ from __future__ import annotations
 import fcntl
 import os
 import selectors
+from _thread import RLock
 from collections import deque
 from io import FileIO
-from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tasklink import vocabulary
 from tasklink.codec import RAW
-from tasklink.communicator import Address, Capabilities, Communicator, Listener
+from tasklink.communicator import Address, Capabilities, Communicator, FramedCommunicator, Listener
+from tasklink.doorbell import Doorbell
 from tasklink.errors import ClosedError, CommunicatorError, EndOfMessages
 from tasklink.message import Message
+from tasklink.turn import alone, deadline_of, is_mine, rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from tasklink.communicator import Buffer
 
 _SIGNALS = {1: vocabulary.STDOUT, 2: vocabulary.STDERR}
 # Much more at once would not stay in the processor's cache; much less takes longer to hand on than to read.
@@ -80,7 +84,7 @@ class OutputListener(Listener):
         _close_all(self._readers)
 
 
-class OutputCommunicator(Communicator):
+class OutputCommunicator(FramedCommunicator):
     """Reads what a Task prints. It carries no messages.
 
     Args:
@@ -93,10 +97,15 @@ class OutputCommunicator(Communicator):
     def __init__(self, streams: Mapping[int, str]) -> None:
         self._streams = dict(streams)
         self._ready: list[int] = []  # in turn, so that a flood on one does not keep the other one waiting
-        self._selector: selectors.BaseSelector | None = selectors.DefaultSelector()
+        self._reading = RLock()
+        self._bell = Doorbell()
+        self._rung = False  # by `shut`, which does not need it any more
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._bell, selectors.EVENT_READ)
         for descriptor in streams:
             os.set_blocking(descriptor, False)
             self._selector.register(descriptor, selectors.EVENT_READ)
+        super().__init__()
 
     @classmethod
     def listen(cls, settings: Any) -> Listener:
@@ -112,7 +121,7 @@ class OutputCommunicator(Communicator):
         """
         raise CommunicatorError("captured output carries no messages; add a communicator that does")
 
-    def write(self, message: Message, timeout: float | None = None) -> None:
+    def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Refuse: output comes from the Task only.
 
         Raises:
@@ -120,54 +129,74 @@ class OutputCommunicator(Communicator):
         """
         raise CommunicatorError("captured output carries no messages; add a communicator that does")
 
-    def read(self, timeout: float | None = None) -> Message:
-        """Wait for output of either stream; see `Communicator.read`."""
-        deadline = None if timeout is None else monotonic() + timeout
+    def receive(self, timeout: float | None) -> Message:
+        """Wait for output of either stream; see `FramedCommunicator.receive`."""
+        deadline = deadline_of(timeout)
+        try:
+            return alone(self._reading, deadline, self._next, deadline)
+        finally:
+            self._release_if_shut()
+
+    def _next(self, deadline: float | None) -> Message:
         while self._streams:
+            self.check_usable()
             if not self._ready:
                 self._ready = self._wait(deadline)
+                continue
             descriptor = self._ready.pop(0)
             data = _read(descriptor)
             if data:
                 return Message.encoded(RAW, [data], self._streams[descriptor])
             if data is not None:
                 self._forget(descriptor)
-        self._open_selector()
+        self.check_usable()
         raise EndOfMessages
 
     def _wait(self, deadline: float | None) -> list[int]:
+        """Wait until there is output; none where `close` was called.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
         while True:
-            rest = None if deadline is None else max(0.0, deadline - monotonic())
-            ready = self._open_selector().select(None if rest is None else min(rest, _LONGEST_WAIT))
+            rest = rest_of(deadline)
+            ready = self._selector.select(None if rest is None else min(max(0.0, rest), _LONGEST_WAIT))
             if ready:
-                return [key.fd for key, _ in ready]
-            if rest == 0:
+                return [key.fd for key, _ in ready if key.fd in self._streams]
+            if rest is not None and rest <= 0:
                 raise TimeoutError("the Task printed nothing in time")
 
     def fileno(self) -> int:
         """Readable while either stream is; see `Communicator.fileno`."""
-        descriptor = self._open_selector().fileno()  # type: ignore[attr-defined]
-        assert isinstance(descriptor, int)
-        return descriptor
+        self.check_usable()
+        return self._selector.fileno()
 
-    def close(self) -> None:
-        """Stop reading. A program that still prints gets EPIPE."""
-        if self._selector is not None:
-            for descriptor in list(self._streams):
-                self._forget(descriptor)
+    def shut(self) -> None:
+        """Wake who reads, then let go: a program that still prints gets EPIPE; see `FramedCommunicator.shut`."""
+        if self.forked:  # who has the lock does not exist here
+            self._let_go()
+            return
+        self._bell.ring()
+        self._rung = True
+        self._release_if_shut()
+
+    def _release_if_shut(self) -> None:
+        # A signal handler that closes cannot wait for the `read` that it interrupted; that one comes by on its way out.
+        if self._rung and not is_mine(self._reading):
+            alone(self._reading, None, self._let_go)
+
+    def _let_go(self) -> None:
+        # Nothing is taken out of the selector, which a fork shares with its parent.
+        while self._streams:
+            os.close(self._streams.popitem()[0])
+        if self._selector.get_map() is not None:
             self._selector.close()
-            self._selector = None
+            self._bell.close()
 
     def _forget(self, descriptor: int) -> None:
-        assert self._selector is not None
         self._selector.unregister(descriptor)
         del self._streams[descriptor]
         os.close(descriptor)
-
-    def _open_selector(self) -> selectors.BaseSelector:
-        if self._selector is None:
-            raise ClosedError("this OutputCommunicator was closed")
-        return self._selector
 
 
 def set_capacity(pipe: int, capacity: int) -> None:

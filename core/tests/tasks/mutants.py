@@ -553,6 +553,51 @@ class TakesWhatNobodyGets(Captures):
     printed = TakesWords
 
 
+class LetsGoAtOnce(Printed):
+    """Closes what a thread waits for, which wakes nobody."""
+
+    def shut(self):
+        self._let_go()
+
+
+@mutant("check_close_wakes_who_reads_output")
+class LeavesItsReaderAsleep(Captures):
+    """Does not wake who waits for output when another thread closes."""
+
+    printed = LetsGoAtOnce
+
+
+class WorksOn(Printed):
+    """Gives its descriptor to anybody."""
+
+    def fileno(self):
+        return self._selector.fileno() if self.forked else super().fileno()
+
+
+@mutant("check_a_fork_cannot_read_output")
+class PrintsInAFork(Captures):
+    """Does not notice that what captures output was forked."""
+
+    printed = WorksOn
+
+
+class TidiesUp(Printed):
+    """Takes out of the selector what it closes."""
+
+    def shut(self):
+        if self.forked:
+            for descriptor in list(self._streams):
+                self._forget(descriptor)
+        super().shut()
+
+
+@mutant("check_a_fork_leaves_output_alone")
+class TakesOutputFromItsParent(Captures):
+    """Takes the output away from the parent when a forked child closes."""
+
+    printed = TidiesUp
+
+
 @mutant("check_survives_launcher")
 class SaysItSurvives(ModelCommunicator):
     """Declares survives_launcher, and has descriptors only."""

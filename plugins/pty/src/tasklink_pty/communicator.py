@@ -54,15 +54,15 @@ class PtyCommunicator(OutputCommunicator):
 
         return PtyListener(settings)
 
-    def read(self, timeout: float | None = None) -> Message:
-        """Wait for output; see `Communicator.read`.
+    def _next(self, deadline: float | None) -> Message:
+        """Wait for output.
 
         Linux carries what is printed from one end of a terminal to the other in a thread of its own, and only then
         says that there is something to read. A read waits for that. So before the answer is that nothing has come,
         everything was asked by reading: of a Task that was killed the last word counts.
         """
         try:
-            return super().read(timeout)
+            return super()._next(deadline)
         except TimeoutError:
             self._ready = list(self._streams)
-            return super().read(0)
+            return super()._next(deadline)

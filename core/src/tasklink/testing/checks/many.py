@@ -149,9 +149,11 @@ def fork_and_tell(__: Peer, subject: Subject, what: str) -> list[str | None]:
             return count
 
         talking, hearing = subject.start(talk), subject.start(hear)
+        using = [call for end in pair for call in (partial(end.write, Message()), end.read, end.fileno)]
+        calls = using if what == "use" else [end.close for end in pair]
         told: list[str | None] = []
         for _ in range(_FORKS):
-            told = _fork(pair.ours, pair.theirs, what)
+            told = in_a_fork(*calls)
             if any(name != (None if what == "close" else "ForkedError") for name in told):
                 break
         stop.append(True)
@@ -163,12 +165,8 @@ def fork_and_tell(__: Peer, subject: Subject, what: str) -> list[str | None]:
     return told
 
 
-def _fork(ours: Communicator, theirs: Communicator, what: str) -> list[str | None]:
-    """Make the calls in a forked child; what they raised."""
-    using: list[Callable[[], object]] = []
-    for end in (ours, theirs):
-        using += [partial(end.write, Message()), end.read, end.fileno]
-    calls = using if what == "use" else [ours.close, theirs.close]
+def in_a_fork(*calls: Callable[[], object]) -> list[str | None]:
+    """Make calls in a forked child; what each of them raised."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""What a Task prints: clauses 12.3 and 12.6.
+"""What a Task prints: clauses 12.3 and 12.6, and those about closing and forks, which hold for it, too.
 
 The Task's descriptors are held by this process, or by one that is killed.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasklink import vocabulary
@@ -16,6 +18,7 @@ from tasklink.message import Message
 from tasklink.testing import need
 from tasklink.testing.check import Skipped, clause, expect, expect_error
 from tasklink.testing.checks.flow import readable, take_what_is_there
+from tasklink.testing.checks.many import in_a_fork
 from tasklink.testing.checks.traces import expect_nothing_left
 from tasklink.testing.errand import pattern, print_and_leave, print_and_wait
 
@@ -23,10 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tasklink.communicator import Communicator, Listener
+    from tasklink.testing.child import Peer
     from tasklink.testing.subject import Subject
 
 _SIGNALS = {1: vocabulary.STDOUT, 2: vocabulary.STDERR}
 _LAST_WORDS = 3000  # bytes, which a pipe and a terminal hold before they are read
+_READERS = 3
+_MOMENT = 0.05  # seconds for another thread to come as far as it comes
 
 
 def _output_of(subject: Subject, listener: Listener) -> Listener:
@@ -177,3 +183,63 @@ def print_and_close(subject: Subject) -> None:
         for descriptor in theirs.values():
             os.write(descriptor, b"words")
         captured.read(subject.patience)
+
+
+@clause("6.2", group="output", needs=[need.listener])
+def check_close_wakes_who_reads_output(subject: Subject) -> None:
+    """Threads that wait in `read` for what is printed raise ClosedError when another one closes.
+
+    Mended: closing a descriptor wakes nobody; have the selector watch a `Doorbell`, too, that `close` rings, and let
+    go of the descriptors when no thread waits for them.
+    """
+    with _printing(subject) as (captured, _):
+        reading = [subject.start(captured.read) for _ in range(_READERS)]
+        reading[0].ended(_MOMENT)
+        captured.close()
+        for work in reading:
+            expect(work.ended(subject.patience), "a thread still waits in `read`")
+            expect(isinstance(work.error, ClosedError), f"`read` ended with {work.error!r}")
+
+
+@clause("8.1", group="output", needs=[need.listener, need.processes])
+def check_a_fork_cannot_read_output(subject: Subject) -> None:
+    """In a forked child `read`, `fileno` and `write` raise ForkedError, also while a thread of the parent waits.
+
+    Mended: derive from FramedCommunicator, which asks first.
+    """
+    facts = _told_by_a_fork(subject, "use")
+    expect(facts == ["ForkedError"] * 3, f"read, fileno and write gave {facts} in a forked child")
+
+
+@clause("8.2", group="output", needs=[need.listener, need.processes])
+def check_a_fork_leaves_output_alone(subject: Subject) -> None:
+    """A forked child that closes does not hang, and the parent goes on reading, to the end.
+
+    Mended: in a fork close descriptors and nothing else: what is taken out of an epoll is taken out of the parent's.
+    """
+    facts = _told_by_a_fork(subject, "close")
+    expect(facts == [None], f"`close` gave {facts} in a forked child")
+
+
+def _told_by_a_fork(subject: Subject, what: str) -> list[str | None]:
+    with subject.listening() as listener:
+        _output_of(subject, listener)
+    told: list[str | None] = subject.apart(fork_beside_output, what).answer()
+    return told
+
+
+def fork_beside_output(_: Peer, subject: Subject, what: str) -> list[str | None]:
+    """Fork while a thread waits for output; the child tells what its calls raised; the parent reads to the end."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, which is what is checked
+    with _printing(subject) as (captured, theirs):
+        reading = subject.start(_read_to_the_end, captured, subject.patience)
+        reading.ended(_MOMENT)
+        using = [captured.read, captured.fileno, partial(captured.write, Message())]
+        told = in_a_fork(*(using if what == "use" else [captured.close]))
+        printed = {number: b"printed to %d" % number for number in theirs}
+        for number, data in printed.items():
+            os.write(theirs[number], data)
+        descriptors = dict(theirs)
+        _close_all(theirs)
+        _expect_printed(reading.result(subject.patience), printed, descriptors)
+    return told
