@@ -85,9 +85,12 @@ def _over_tcp(address: Address, limits: Limits, deadline: float) -> ZmqCommunica
     server, public, secret = (address.key[start : start + _KEY_CHARACTERS] for start in (0, 40, 80))
 
     def prove(socket: Socket) -> None:
-        socket.set(zmq.CURVE_SERVERKEY, server)
-        socket.set(zmq.CURVE_PUBLICKEY, public)
-        socket.set(zmq.CURVE_SECRETKEY, secret)
+        try:
+            socket.set(zmq.CURVE_SERVERKEY, server)
+            socket.set(zmq.CURVE_PUBLICKEY, public)
+            socket.set(zmq.CURVE_SECRETKEY, secret)
+        except zmq.ZMQError as error:  # of some letters libzmq says that they cannot be a key
+            raise AuthenticationError("the key of this run is no pair of keys of CURVE") from error
 
     check_descriptors()
     context = Context(1)

@@ -94,14 +94,16 @@ def check_a_wrong_key(subject: Subject) -> None:
         _need_a_place(listener)
         if not address.key:
             raise Skipped("its Address has no key")
-        wrong = Address(address.details, (), address.key[::-1])  # whatever its letters are, they stay so
-        connecting = subject.start(subject.kind.connect, wrong)
-        deadline = time.monotonic() + subject.patience * 2
-        while not connecting.ended(0):
-            expect(time.monotonic() < deadline, "`connect` with a wrong key has not been refused")
-            expect_error(TimeoutError, listener.accept, 0.05)
-        expected = (BrokenError, AuthenticationError, TimeoutError)
-        expect(isinstance(connecting.error, expected), f"`connect` with a wrong key gave {connecting.error!r}")
+        with subject.listening() as other:
+            keys = {"of another run": other.address.key, "that is none": bytes(len(address.key))}
+        for which, key in keys.items():
+            connecting = subject.start(subject.kind.connect, Address(address.details, (), key))
+            deadline = time.monotonic() + subject.patience * 2
+            while not connecting.ended(0):
+                expect(time.monotonic() < deadline, f"`connect` with a key {which} has not been refused")
+                expect_error(TimeoutError, listener.accept, 0.05)
+            expected = (BrokenError, AuthenticationError, TimeoutError)
+            expect(isinstance(connecting.error, expected), f"`connect` with a key {which} gave {connecting.error!r}")
         pair = subject.join(listener)
     talk(pair, subject.patience)
     subject.close(*pair)
