@@ -45,6 +45,9 @@ def load_mutants() -> ModuleType:
 
 MUTANTS: list[Any] = load_mutants().MUTANTS
 BY_NAME = {check.name: check for check in CHECKS}
+# Seconds of patience where a check is to fail, and so waits for all of them. What is to pass has as many as anybody's:
+# to need longer than this is no fault where others want the processor, too.
+IMPATIENT = 1.5
 
 
 class TestModel(CommunicatorConformance):
@@ -79,7 +82,7 @@ class TestMutants:
     def test_its_fault_is_named(self, mutant: Any) -> None:
         """The check that names the fault fails, with the clause, what was seen, and how to mend it."""
         check = BY_NAME[mutant.fails[0]]
-        finding = run(check, Subject(mutant, patience=1.5))
+        finding = run(check, Subject(mutant, patience=IMPATIENT))
         assert finding.outcome == "fail"
         assert finding.reason.startswith(f"clause {check.clause}: {CLAUSES[check.clause]}")
         assert "\n  seen: " in finding.reason
@@ -90,7 +93,10 @@ class TestMutants:
     @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
     def test_nothing_else_fails(self, mutant: Any) -> None:
         """Of all checks just those fail that the table says."""
-        findings = [run(check, Subject(mutant, patience=1.5)) for check in CHECKS if not check.soak]
+        impatient, patient = Subject(mutant, patience=IMPATIENT), Subject(mutant)
+        findings = [
+            run(check, impatient if check.name in mutant.fails else patient) for check in CHECKS if not check.soak
+        ]
         assert [finding.check.name for finding in findings if finding.outcome == "fail"] == sorted(
             mutant.fails, key=[check.name for check in CHECKS].index
         )
