@@ -13,6 +13,9 @@ TUTORIAL = ROOT / "core/docs/writing-plugins.md"
 # A block of Python that says on its first line which file it is.
 FILE = re.compile(r"^```python\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+# What the page says is not needed any more.
+GONE = re.compile(r"^rm (src/\S+)$", re.MULTILINE)
+
 CONFIG = """
 [tasks.words]
 run = "collections:Counter"
@@ -82,4 +85,6 @@ def test_the_tutorial(environment, tmp_path):
     for name, text in files:
         assert (plugin / name).exists()
         (plugin / name).write_text(text)
+    (gone,) = GONE.findall(TUTORIAL.read_text())
+    (plugin / gone).unlink()
     see_it_work("fifo", plugin, environment, tmp_path)

@@ -10,4 +10,4 @@ class TestMaildrop(CommunicatorConformance):
 
     def subject(self) -> Subject:
         """What is checked."""
-        return Subject(MaildropCommunicator, MaildropSettings())
+        return Subject.of(MaildropCommunicator, MaildropSettings())

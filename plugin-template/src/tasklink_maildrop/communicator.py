@@ -26,7 +26,7 @@ from itertools import count
 from tasklink import framing
 from tasklink.communicator import Address, Capabilities, FramedCommunicator
 from tasklink.doorbell import Doorbell
-from tasklink.errors import BrokenError, EndOfMessages
+from tasklink.errors import BrokenError, EndOfMessages, ProtocolError
 from tasklink.rendezvous.hold import Hold
 from tasklink.turn import alone, deadline_of, is_mine, rest_of
 
@@ -44,6 +44,7 @@ TO_EXECUTOR = "to-executor"
 TO_TASK = "to-task"
 BELL = "bell"
 RECORD_BYTES = 256  # up to PIPE_BUF a pipe takes all of it or nothing
+LARGEST = (1 << 64) - 1  # number
 HELLO = bytes(RECORD_BYTES)
 
 _PIPE_BYTES = 4096
@@ -65,6 +66,7 @@ class MaildropCommunicator(FramedCommunicator):
     api: ClassVar[int] = 1
     capabilities: ClassVar[Capabilities] = Capabilities(survives_launcher=True)
     settings: ClassVar[str] = "tasklink_maildrop.settings:MaildropSettings"
+    subject: ClassVar[str] = "tasklink_maildrop.subject:MaildropSubject"
 
     def __init__(self, incoming: str, outgoing: str, *, reader: int, writer: int, hold: Hold) -> None:
         self._incoming = incoming
@@ -159,8 +161,8 @@ class MaildropCommunicator(FramedCommunicator):
             if not self._records:
                 self._wait(self._reader, select.POLLIN, deadline)
                 self._read_record()
-            number = int.from_bytes(self._records[0], "little")
-            message = _read(os.path.join(self._incoming, str(number)))
+            # What is none stays the first one: `read` raises the same again.
+            message = _read(os.path.join(self._incoming, str(_number_of(self._records[0]))))
             del self._records[0]
             if message is not None:
                 return message
@@ -213,6 +215,13 @@ class MaildropCommunicator(FramedCommunicator):
             self._hold.close()
 
 
+def _number_of(record: bytes) -> int:
+    number = int.from_bytes(record, "little")
+    if len(record) != RECORD_BYTES or number > LARGEST:
+        raise ProtocolError(f"{len(record)} bytes came through the pipe that are not the number of a message")
+    return number
+
+
 def _read(path: str) -> Message | None:
     """Read a message and remove its file; None where its writer has given it up."""
     decoder = framing.FrameDecoder()
@@ -224,8 +233,10 @@ def _read(path: str) -> Message | None:
                 messages += decoder.received(length)
     except FileNotFoundError:
         return None
-    _remove(path)
     decoder.finish()
+    if len(messages) != 1:
+        raise ProtocolError(f"a file holds {len(messages)} messages instead of one")
+    _remove(path)
     return messages[0]
 
 
