@@ -330,6 +330,31 @@ def test_several_ranks(transport: str, tmp_path: Path) -> None:
     close(*peers.values())
 
 
+def test_a_peer_that_is_stopped_over_tcp() -> None:
+    """For longer than a silent host would be waited for: its system answers for it, and it goes on where it was."""
+    with ZmqCommunicator.listen(ZmqSettings(transport="tcp", peer_timeout=1.0)) as listener:
+
+        def work() -> None:
+            with ZmqCommunicator.connect(listener.address) as theirs:
+                theirs.write(Message("ready"))
+                theirs.write(Message(theirs.read(20).contents))
+
+        pid = child(work)
+        ours = listener.accept(timeout=10)
+    assert ours.read(10).contents == "ready"
+    os.kill(pid, signal.SIGSTOP)
+    large = bytes(3_000_000)
+    ours.write(Message(large))
+    with pytest.raises(TimeoutError):
+        ours.read(2.5)
+    os.kill(pid, signal.SIGCONT)
+    assert ours.read(20).contents == large
+    with pytest.raises(EndOfMessages):
+        ours.read(20)
+    os.waitpid(pid, 0)
+    close(ours)
+
+
 def cut_connections() -> int:
     """Cut every TCP connection of this process, both ends of which are here; gives how many ends there were."""
     count = 0

@@ -35,6 +35,7 @@ POLLIN = int(zmq.POLLIN)
 Again = zmq.Again
 # What is still on its way out when a socket is closed may take so long.
 LINGER_MILLISECONDS = 1000
+_MOST_PROBES = 4
 # What a channel takes at most, with its context: 5 for that, 6 for each line, and who waits.
 DESCRIPTORS = 32
 _SRCFD = 2
@@ -76,6 +77,23 @@ def descriptor_of(socket: Socket) -> int:
     return descriptor
 
 
+def _silence(patience: float) -> dict[int, int]:
+    """Options by which the system ends a connection whose other host has said nothing for so many seconds.
+
+    Not heartbeats of libzmq: they end the connection of a peer that is there, and only did not get to say so, and where
+    one ends while its input is held up libzmq aborts the process (its issues 3937 and 4364, "!_io_error").
+    """
+    probes = max(1, min(_MOST_PROBES, int(patience) - 1))
+    between = max(1, int(patience) // (probes + 1))
+    return {
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: between,
+        zmq.TCP_KEEPALIVE_INTVL: between,
+        zmq.TCP_KEEPALIVE_CNT: probes,
+        zmq.TCP_MAXRT: max(1, int(patience * 1000)),  # what was sent and not taken in
+    }
+
+
 class Line:
     """A socket, and how its connection is.
 
@@ -98,9 +116,8 @@ class Line:
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             self.socket.set(option, 0)  # what waits is bounded by its bytes
         if patience:
-            milliseconds = max(1, int(patience * 1000))
-            self.socket.set(zmq.HEARTBEAT_IVL, max(1, milliseconds // 4))
-            self.socket.set(zmq.HEARTBEAT_TIMEOUT, milliseconds)
+            for name, value in _silence(patience).items():
+                self.socket.set(name, value)
             self.socket.set(zmq.HANDSHAKE_IVL, 2000)
             self.socket.set(zmq.IPV6, 1)
         else:
