@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tasklink.testing.subject import Subject
 
 _EXAMPLES = 12
+_AT_WORK = 0.001  # of the time; who waits needs less of the processor
 
 
 def write_all(writer: Communicator, contents: Sequence[object]) -> None:
@@ -214,7 +215,7 @@ def check_sizes(subject: Subject) -> None:
             writing.result(subject.patience)
 
 
-@clause("2.3", group="sizes", needs=[need.messages])
+@clause("2.3", group="sizes", needs=[need.messages], deadline=12.0)
 def check_a_large_message(subject: Subject) -> None:
     """48 MiB, in buffers of unequal sizes, arrive byte by byte.
 
@@ -223,7 +224,7 @@ def check_a_large_message(subject: Subject) -> None:
     _pass_large(subject, [1, (32 << 20) + 1, 0, 16 << 20])
 
 
-@clause("2.3", group="sizes", needs=[need.messages], soak=True, deadline=30.0)
+@clause("2.3", group="sizes", needs=[need.messages], soak=True, deadline=60.0)
 def check_a_gigabyte(subject: Subject) -> None:
     """1 GiB arrives byte by byte.
 
@@ -239,11 +240,22 @@ def _pass_large(subject: Subject, sizes: list[int]) -> None:
     sent = [pattern(size, number) for number, size in enumerate(sizes)]
     with subject.pair() as pair:
         writing = subject.start(pair.theirs.write, Message.encoded(codec.RAW, list(sent)))
-        came = pair.ours.read(subject.patience * 3)
+        came = _read_while_it_comes(pair.ours, subject.patience)
         expect(len(came.buffers or ()) == len(sent), f"{len(came.buffers or ())} buffers came instead of {len(sent)}")
         for buffer, wanted in zip(came.buffers or (), sent, strict=True):
             expect(buffer == wanted, _difference(buffer, wanted))
         writing.result(subject.patience)
+
+
+def _read_while_it_comes(end: Communicator, patience: float) -> Message:
+    """Read what may take long, where others want the processor, too: it is missing when nobody works on it any more."""
+    while True:
+        worked = time.process_time()
+        try:
+            return end.read(patience)
+        except TimeoutError:
+            if time.process_time() - worked < _AT_WORK * patience:
+                raise
 
 
 def _difference(came: bytes | bytearray | memoryview, wanted: bytes) -> str:
