@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -36,34 +35,12 @@ FOREIGN = Path(__file__).parent / "foreign"
 sys.path.insert(0, str(FOREIGN / "src"))
 
 
-class ConnectionSubject(Subject):
-    """How bytes get below it, and what it does not bear, which the kit cannot know."""
-
-    def __attrs_post_init__(self):
-        """Its author has used what the standard library has."""
-        super().__attrs_post_init__()
-        self.uninterruptible = "its threads share a threading.Condition, whose lock an exception may leave taken"
-
-    def inject(self, end, data):
-        """Write to its socket when its own thread has sent what was queued before."""
-        deadline = time.monotonic() + self.patience
-        while end._queue or end._large or not end._idle:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        os.write(end._end.fileno(), data)
-
-    def below(self, frame):
-        """A block: its length as a Connection writes it, what it is, and the frame."""
-        block = b"W" + frame
-        return len(block).to_bytes(4, "big") + block
-
-
 def subject(**settings):
     """The plugin, imported when it is asked for; with a peer that does not read it does not wait as long as usual."""
     from acme_connection import ConnectionCommunicator
     from acme_connection.settings import ConnectionSettings
 
-    return ConnectionSubject(ConnectionCommunicator, ConnectionSettings(linger=0.3, **settings))
+    return Subject.of(ConnectionCommunicator, ConnectionSettings(linger=0.3, **settings))
 
 
 class TestConnection(CommunicatorConformance):

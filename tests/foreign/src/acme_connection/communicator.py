@@ -67,6 +67,7 @@ class ConnectionCommunicator(Communicator):
     api: ClassVar[int] = 1
     capabilities: ClassVar[Capabilities] = Capabilities(delivery="flush", survives_launcher=True)
     settings: ClassVar[str] = "acme_connection.settings:ConnectionSettings"
+    subject: ClassVar[str] = "acme_connection.subject:ConnectionSubject"
 
     def __init__(self, end: socket.socket, room: int, linger: float) -> None:
         self._process = os.getpid()
