@@ -18,6 +18,8 @@ The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it c
     1.4  After a `TimeoutError` the channel goes on, and the message is delivered once or not at all: a part of it may
          have been under way.
     1.5  It does not change the message, whose contents may be changed as soon as it has returned.
+    1.6  `flush` returns when all that was written survives the death of this process. It waits no longer than `close`
+         would, and raises `TimeoutError` then.
  2. Reading.
     2.1  `read` gives the messages of one writing thread in the order in which they were written.
     2.2  It gives each of them once.
@@ -130,7 +132,7 @@ class Capabilities:
             and passes no file descriptors on; it may need a setting for that.
         multi_peer: one Listener accepts several peers (ranks).
         delivery: `"write"` when a message is delivered once `write` has returned, and can be read at once; `"flush"`
-            when once `close` has, and may take a moment to be read.
+            when once `flush` or `close` has, and may take a moment to be read.
         max_message: the largest payload, which is all buffers of the contents together, in bytes; None for no limit.
     """
 
@@ -295,6 +297,15 @@ class Communicator(ABC):
             ClosedError: `close` was called on this side.
             ForkedError: this process is a fork of the one that opened the communicator.
             BusyError: as `write`, for `read`.
+        """
+
+    def flush(self) -> None:  # noqa: B027 - most deliver on write, and have nothing to wait for
+        """Wait until what was written is delivered: nothing to do for who delivers on write.
+
+        Raises:
+            TimeoutError: the peer did not confirm it in as long as `close` would wait for that.
+            BrokenError: the peer is gone, and has not confirmed it.
+            ClosedError, ForkedError, BusyError: as `write`.
         """
 
     @abstractmethod
@@ -485,6 +496,10 @@ class FramedCommunicator(Communicator):
         if self._closed or self._generation != fork.generation:
             self.check_usable()
         return self.receive(timeout)
+
+    def flush(self) -> None:
+        """Nothing is to be waited for; see `Communicator.flush`."""
+        self.check_usable()
 
     def close(self) -> None:
         """Close this end; see `Communicator.close`."""

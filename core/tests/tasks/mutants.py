@@ -6,10 +6,13 @@ Standard library only: a mutant is imported by other processes, as a communicato
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import select
 import socket
 import tempfile
+import termios
 import threading
 import time
 from typing import ClassVar
@@ -106,6 +109,18 @@ class LosesTheLast(Counting):
             ModelCommunicator.send(self, self.kept, timeout)
             self.kept = None
         ModelCommunicator.send(self, buffers, timeout)
+
+
+@mutant("check_flush_ends")
+class WaitsInFlush(ModelCommunicator):
+    """Waits in `flush` for as long as its peer has not read everything."""
+
+    def flush(self):
+        unread = array.array("i", [1])
+        while unread[0]:
+            self.check_usable()
+            fcntl.ioctl(self._writer, termios.TIOCOUTQ, unread)
+            time.sleep(0.001)
 
 
 @mutant("check_sizes")

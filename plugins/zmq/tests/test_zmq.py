@@ -222,6 +222,52 @@ class TestEnding:
             theirs.close()
         assert 0.4 < time.monotonic() - begin < 2
 
+    def test_flushing(self, pair: tuple[Communicator, Communicator], record_property: Callable[..., None]) -> None:
+        """`flush` returns when the peer has confirmed everything, which one that reads does soon."""
+        ours, theirs = pair
+        read: list[object] = []
+
+        def drain() -> None:
+            with suppress(EndOfMessages):
+                while True:
+                    read.append(ours.read(10).contents)
+
+        times = []
+        with ThreadPoolExecutor(1) as pool:
+            draining = pool.submit(drain)
+            for number in range(30):
+                theirs.write(Message(number))
+                begin = time.monotonic()
+                theirs.flush()
+                times.append(time.monotonic() - begin)
+            theirs.close()
+            draining.result(10)
+        assert read == list(range(30))
+        record_property("runs", len(times))
+        record_property("seen", f"{1e3 * sorted(times)[15]:.2f} ms in the median, {1e3 * max(times):.2f} ms at worst")
+
+    def test_flushing_to_a_peer_that_never_reads(self, pair: tuple[Communicator, Communicator]) -> None:
+        """It ends after the linger and says what is not confirmed; `close` then does not wait a second time."""
+        theirs = pair[1]
+        theirs.write(Message("unread"))
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"up to \d+ bytes were not confirmed within 0\.5 s"):
+            theirs.flush()
+        assert 0.4 < time.monotonic() - begin < 2
+        begin = time.monotonic()
+        with pytest.warns(RuntimeWarning, match=r"up to \d+ bytes were not confirmed within 0\.5 s"):
+            theirs.close()
+        assert time.monotonic() - begin < 0.4
+
+    def test_flushing_to_a_peer_that_is_gone(self, pair: tuple[Communicator, Communicator]) -> None:
+        """BrokenError where it has not confirmed everything, nothing where it has."""
+        ours, theirs = pair
+        close(ours)
+        theirs.flush()
+        theirs._outgoing._sent += 1  # type: ignore[attr-defined]  # as if it had been under way then
+        with pytest.raises(BrokenError, match="the peer is gone"):
+            theirs.flush()
+
     def test_closing_wakes(self, pair: tuple[Communicator, Communicator]) -> None:
         """Threads that wait to read and to write raise ClosedError."""
         theirs = pair[1]

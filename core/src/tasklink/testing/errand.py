@@ -98,6 +98,14 @@ def write_and_wait(peer: Peer, contents: list[object]) -> None:
     signal.pause()
 
 
+def write_flush_and_die(peer: Peer, count: int, size: int) -> None:
+    """Write, flush, and be gone, without a word to whoever would clean up."""
+    for number in range(count):
+        peer.end.write(Message([number, pattern(size, number)]))
+    peer.end.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def write_for_ever(peer: Peer, size: int) -> None:
     """Write a message before it, and then one that is never written whole: nobody reads."""
     peer.end.write(Message("before"))

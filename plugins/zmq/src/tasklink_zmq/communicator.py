@@ -78,7 +78,7 @@ class Limits:
 
     Attributes:
         high_water: bytes under way in one direction.
-        linger: how long `close` waits for confirmations (seconds).
+        linger: how long `flush` and `close` wait for confirmations (seconds).
         patience: how long a lost connection may take to come back (seconds); 0 where a connection is lost only when
             its peer is.
     """
@@ -296,31 +296,49 @@ class ZmqCommunicator(FramedCommunicator):
         alone(self._writing, deadline, self._post, kind, buffers, deadline, ahead)
 
     def _post(self, kind: int, buffers: Sequence[Buffer], deadline: float | None, ahead: int) -> None:
-        outgoing = self._outgoing
-        size = sum(map(len, buffers))
-        asked = False
+        self._make_room(sum(map(len, buffers)), ahead, deadline)
+        if self._given_up:
+            self._outgoing.post(STREAM, [framing.GIVEN_UP])
+            self._given_up = False
+        self._outgoing.post(kind, buffers)
+
+    def _make_room(self, size: int, ahead: int, deadline: float | None) -> None:
+        """Wait until a unit of this size may be sent, so that not more than `ahead` bytes are unconfirmed."""
+        asked = -1  # on which connection
         while True:
             self.check_usable()
-            if outgoing.has_room(size, ahead):
-                break
-            if asked:
-                self._wait_to_write(deadline)
-                continue
-            outgoing.ask()
-            asked = True  # and look again: to ask may have swallowed the news of what was said
-        if self._given_up:
-            outgoing.post(STREAM, [framing.GIVEN_UP])
-            self._given_up = False
-        outgoing.post(kind, buffers)
+            if self._outgoing.has_room(size, ahead):
+                return
+            if asked != self._wiring.outgoing.made:
+                asked = self._wiring.outgoing.made
+                self._outgoing.ask()  # and look again: to ask may have swallowed the news of what was said
+            elif deadline is not None and monotonic() >= deadline:
+                raise TimeoutError("the peer did not take the message in time")
+            else:
+                self._wait_for_word(deadline, self._closing_bell.fileno())
 
-    def _wait_to_write(self, deadline: float | None) -> None:
+    def _wait_for_word(self, deadline: float | None, *others: int) -> None:
+        """Wait until the peer may have said something, or is given up."""
         line = self._wiring.outgoing
-        now = monotonic()
-        if deadline is not None and now >= deadline:
-            raise TimeoutError("the peer did not take the message in time")
         ends = [end for end in (line.lost_until, deadline) if end is not None]
-        descriptors = [line.descriptor, line.news, *self._wiring.door, self._closing_bell.fileno()]
-        self._wiring.answer(wait(descriptors, min(ends) - now if ends else None))
+        descriptors = [line.descriptor, line.news, *self._wiring.door, *others]
+        self._wiring.answer(wait(descriptors, min(ends) - monotonic() if ends else None))
+
+    def flush(self) -> None:
+        """Wait until the peer has confirmed what was written; see `Communicator.flush`."""
+        self.check_usable()
+        deadline = monotonic() + self._limits.linger
+        try:
+            alone(self._writing, deadline, self._make_room, 0, 0, deadline)
+        except TimeoutError:
+            self._outgoing.deaf = True
+            raise TimeoutError(self._unconfirmed_text(self._outgoing.unconfirmed)) from None
+        except BrokenError:
+            if self._outgoing.under_way:
+                raise
+        finally:
+            if self._unfinished:
+                self._release()
 
     # The first words
 
@@ -375,31 +393,32 @@ class ZmqCommunicator(FramedCommunicator):
         self._released = True
         try:
             self._incoming.leave()
-            unconfirmed = self._flush(monotonic() + self._limits.linger)
+            unconfirmed = self._last_confirmations(monotonic() + self._limits.linger)
             self._outgoing.end()
+            self._incoming.look()  # which may know already that the peer is gone
         finally:
             self._wiring.close()
             self._close_descriptors()
         if unconfirmed:
-            _warn(unconfirmed, self._limits.linger)
+            _warn(self._unconfirmed_text(unconfirmed))
 
-    def _flush(self, deadline: float) -> int:
-        """Wait for confirmations; gives how many bytes of a living peer's are missing at the end."""
-        lines = (self._wiring.incoming, self._wiring.outgoing)
-        descriptors = [lines[1].descriptor, *(line.news for line in lines), *self._wiring.door]
-        connections = -1
+    def _last_confirmations(self, deadline: float) -> int:
+        """Wait for them; gives how many bytes of a living peer's are missing at the end."""
+        asked = -1
         while True:
             self._outgoing.look()
-            self._incoming.look()
             unconfirmed = self._outgoing.unconfirmed
-            now = monotonic()
-            if not unconfirmed or now >= deadline:
+            if not unconfirmed or self._outgoing.deaf or monotonic() >= deadline:
                 return unconfirmed
-            if lines[1].made != connections:
-                connections = lines[1].made
-                self._outgoing.ask()  # and look again: to ask may have swallowed the answer
-                continue
-            self._wiring.answer(wait(descriptors, deadline - now))
+            if asked != self._wiring.outgoing.made:
+                asked = self._wiring.outgoing.made
+                self._outgoing.ask()
+            else:
+                self._wait_for_word(deadline)
+
+    def _unconfirmed_text(self, unconfirmed: int) -> str:
+        seconds = f"{self._limits.linger:g} s"
+        return f"zmq: messages of up to {unconfirmed} bytes were not confirmed within {seconds}, and may be lost"
 
     def _close_descriptors(self) -> None:
         self._watch.close()
@@ -426,10 +445,9 @@ def missing() -> str | None:
     return None
 
 
-def _warn(unconfirmed: int, linger: float) -> None:
+def _warn(text: str) -> None:
     import warnings  # noqa: PLC0415 - not needed by a Task whose messages arrive
 
-    text = f"zmq: messages of up to {unconfirmed} bytes were not confirmed within {linger:g} s, and may be lost"
     warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 

@@ -56,10 +56,12 @@ class Outgoing:
 
     Attributes:
         over: the peer takes nothing any more.
+        deaf: it was waited for in vain, and has confirmed nothing since.
     """
 
     def __init__(self, line: Line, high_water: int, *, lasting: bool) -> None:
         self.over = False
+        self.deaf = False
         self._line = line
         self._send = line.socket.send
         self._poll = [(line.socket, POLLIN)]
@@ -74,9 +76,14 @@ class Outgoing:
         self._spare_bytes = 0
 
     @property
+    def under_way(self) -> int:
+        """How many bytes the peer has not confirmed."""
+        return self._sent - self._confirmed
+
+    @property
     def unconfirmed(self) -> int:
         """How many bytes the peer may still take."""
-        return 0 if self.over or self._line.is_gone else self._sent - self._confirmed
+        return 0 if self.over or self._line.is_gone else self.under_way
 
     def send_small(self, frame: Buffer) -> bool:
         """Send a frame the short way; False where there is none now."""
@@ -102,7 +109,7 @@ class Outgoing:
         self.look()
         if self.over or self._line.is_gone:
             raise BrokenError("the peer is gone")
-        under_way = self._sent - self._confirmed
+        under_way = self.under_way
         return under_way == 0 or under_way + size + OVERHEAD <= min(ahead, self._high_water)
 
     def post(self, kind: int, buffers: Sequence[Buffer]) -> None:
@@ -151,6 +158,7 @@ class Outgoing:
     def _hear(self, part: bytes) -> None:
         kind, position, _ = read_control(part)
         if kind in (TAKEN, GONE):
+            self.deaf = False
             self._confirm(min(position, self._sent))
             self.over = self.over or kind == GONE
 

@@ -23,7 +23,7 @@ class ZmqSettings:
         directory: with ipc, where the private directory is made; without it, in $XDG_RUNTIME_DIR if that is this
             user's own, else in the system's directory for temporary files.
         high_water: how many bytes may be under way in each direction before their writer waits; at least 1 MiB.
-        linger: how long `close` waits for the peer to confirm what was written (seconds).
+        linger: how long `flush` and `close` wait for the peer to confirm what was written (seconds).
         connect_timeout: how long a Task tries to reach the Executor and to be let in (seconds).
         peer_timeout: with tcp, how long a peer whose connection is lost may take to come back, and how long one
             whose machine has fallen silent is waited for (seconds).

@@ -160,6 +160,14 @@ class ConnectionCommunicator(Communicator):
                         self._large.remove(large)
                 self._changed.notify_all()
 
+    def flush(self) -> None:
+        """Wait until the peer's system has all of it; see `Communicator.flush`."""
+        self._check()
+        with self._changed:
+            all_sent = lambda: self._idle and not self._queue and not self._large  # noqa: E731
+            self._wait(all_sent, time.monotonic() + self._linger)
+            self._check_writable()
+
     def _wait(self, ready: Callable[[], bool], deadline: float | None) -> None:
         """Wait until something is so, or this end is of no more use."""
         rest = None if deadline is None else min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
@@ -231,6 +239,7 @@ class ConnectionCommunicator(Communicator):
                 if self._closed:
                     return b""
                 self._idle = True
+                self._changed.notify_all()
                 self._changed.wait()
                 self._idle = False
 

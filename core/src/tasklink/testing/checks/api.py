@@ -20,7 +20,7 @@ from tasklink.testing.check import Skipped, clause, expect
 if TYPE_CHECKING:
     from tasklink.testing.subject import Subject
 
-_METHODS = ("listen", "connect", "write", "read", "allocate", "fileno", "close", "unavailable")
+_METHODS = ("listen", "connect", "write", "read", "allocate", "flush", "fileno", "close", "unavailable")
 # What only the Executor's side has.
 _FOREIGN = (
     "attr", "attrs", "cattrs", "click", "pluggy", "stevedore", "rich", "tasklink.child", "tasklink.config",

@@ -30,6 +30,7 @@ from tasklink.testing.errand import (
     write_and_count,
     write_and_leave,
     write_and_wait,
+    write_flush_and_die,
     write_for_ever,
 )
 from tasklink.testing.tally import Tally
@@ -218,6 +219,36 @@ def check_what_a_killed_writer_has_written(subject: Subject) -> None:
                     written <= len(numbers) <= written + 1,
                     f"{written} writes had returned when the writer was killed; {len(numbers)} messages came",
                 )
+
+
+@clause("1.6", group="death", needs=[need.messages, need.processes])
+def check_what_was_flushed(subject: Subject) -> None:
+    """A process writes 24 MB, is killed as soon as `flush` has returned, and all of it is read.
+
+    Mended: `flush` waits until the peer has confirmed what was written, or until nothing of it is in this process.
+    """
+    for count, size in ((1, 10), (300, 80_000)):
+        with subject.peer(write_flush_and_die, count, size) as (ours, _):
+            contents, error = rest_of(ours, subject.patience)
+            wanted = [[number, pattern(size, number)] for number in range(count)]
+            expect(contents == wanted, f"{count} messages were flushed; {len(contents)} came, and then {error!r}")
+
+
+@clause("1.6", group="close", needs=[need.messages])
+def check_flush_ends(subject: Subject) -> None:
+    """`flush` ends although the peer reads nothing: what is not delivered then is a TimeoutError; `close` ends, too.
+
+    Mended: who has waited for the peer in `flush`, and in vain, need not do so again in `close`.
+    """
+    with subject.pair() as pair:
+        fill(pair.theirs)
+        flushing = subject.start(pair.theirs.flush)
+        expect(flushing.ended(subject.patience), f"`flush` has not returned after {subject.patience:g} s")
+        expect(isinstance(flushing.error, TimeoutError | None), f"`flush` ended with {flushing.error!r}")
+        closing = subject.start(pair.theirs.close)
+        expect(closing.ended(subject.patience), f"`close` has not returned after {subject.patience:g} s")
+        closing.result(0)
+        expect_error(ClosedError, pair.theirs.flush)
 
 
 def _shared_file() -> int:
