@@ -18,18 +18,14 @@ class Outcome:
     Attributes:
         status: of the result.
         ended: the exit code of its process, or the name of the signal that killed it.
-        otherwise: what the status is instead when the receipt did not get out in time, as may happen over a
-            communicator that delivers when it is closed.
     """
 
     status: Status
     ended: int | str
-    otherwise: Status | None = None
 
     def __str__(self) -> str:
         """As users read it."""
-        statuses = [self.status, *([self.otherwise] if self.otherwise else [])]
-        return f"{' or '.join(status.name for status in statuses)}, {self.ended}"
+        return f"{self.status.name}, {self.ended}"
 
 
 _not_started = partial(Outcome, Status.NOT_STARTED)
@@ -73,8 +69,8 @@ _WORKING = (
 )  # fmt: skip
 _DECODING = (_failed(1), _failed(1), *_WORKING[2:])  # what a pickle raises is a DecodeError, SystemExit too
 _DONE = (
-    _completed(1), _completed(3), _completed(5, Status.CRASHED), _completed("SIGSEGV", Status.CRASHED),
-    _completed("SIGKILL", Status.CRASHED), _completed(0), _completed(0, Status.NO_RESULT),
+    _completed(1), _completed(3), _completed(5), _completed("SIGSEGV"), _completed("SIGKILL"), _completed(0),
+    _completed(0),
 )  # fmt: skip
 _LEAVING = (_completed(0), _completed(0), *_DONE[2:])  # Python shows what an atexit function raises, and goes on
 
@@ -95,6 +91,9 @@ OUTCOMES = {(where, how): outcome for where, row in _ROWS.items() for how, outco
 
 ORDERLY = {"exception", "sys.exit", "SIGSTOP"}
 """After these the Task itself still closes its communicators."""
+
+RETURNED = {"result", "close"}
+"""By then the Executor has confirmed the receipt, and all that was sent before."""
 
 
 def table() -> str:

@@ -182,6 +182,23 @@ class Link:
         """
         self.write(vocabulary.record(vocabulary.END), timeout)
 
+    def flush(self) -> None:
+        """Wait until what was written is delivered; see `Communicator.flush`.
+
+        Raises:
+            TimeoutError: a peer did not confirm it.
+            ForkedError: as `write`.
+        """
+        for member in self.members:
+            if member.writable:
+                try:
+                    member.communicator.flush()
+                except CommunicatorError as error:
+                    if self._closed:
+                        raise
+                    self._stop_writing(member)
+                    self._tell_of_broken(member, error)
+
     def _fill_gaps(self, deadline: float | None) -> None:
         """Tell the reader of numbers that nobody will use, or it would wait for them."""
         number = self._numbers.next_gap()

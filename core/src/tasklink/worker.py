@@ -76,6 +76,7 @@ def serve(link: Link, *, own_process: bool = False) -> int:
         code = _run(order, link, conversation)
     except EndOfMessages:
         return NOT_CONNECTED  # the Executor has thought better of it
+    _flush(link)
     if own_process:
         _join_threads()
     link.finish()
@@ -97,6 +98,7 @@ def _run(order: Message, link: Link, conversation: Conversation) -> int:
         link.write(_failure(vocabulary.REFUSED, error, link))
         return 1
     link.write(vocabulary.record(vocabulary.STARTED))
+    _flush(link)  # whatever becomes of it: a Task that is said not to have started has done nothing
     try:
         _send_value(link, conversation, task.run(**parameters))
     except SystemExit as error:
@@ -197,6 +199,15 @@ def _pickled_chain(error: BaseException) -> codec.Buffer:
             chain.append((number, [bytes(buffer) for buffer in buffers]))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return codec.encode(chain)[1][0]
+
+
+def _flush(link: Link) -> None:
+    """See that what was said is delivered before foreign code runs, which may end the process at any moment."""
+    try:
+        link.flush()
+    except TimeoutError as error:
+        if sys.stderr is not None:
+            sys.stderr.write(f"tasklink: {error}\n")
 
 
 # Hearing the Executor
