@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasklink import Executor, Status, TaskSpec
+from tasklink import Executor, Status, TaskSpec, current_task, hookimpl
 from tasklink.communicator import Address
 from tasklink.errors import (
     AuthenticationError,
@@ -420,6 +420,62 @@ def cut_connections() -> int:
     return count
 
 
+def test_a_connection_that_is_cut(record_property: Callable[..., None]) -> None:
+    """Over tcp it comes back at once, and what was under way arrives all the same, once and in order."""
+    with ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
+        ours, theirs = come(listener)
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(10):
+            theirs.write(Message((number, bytes(5000))))
+        begin = time.monotonic()
+        assert cut_connections() > 0
+        for number in range(10, 20):
+            theirs.write(Message((number, bytes(5000))))
+        flushing = pool.submit(theirs.flush)
+        assert [ours.read(20).contents[0] for _ in range(20)] == list(range(20))  # type: ignore[index]
+        record_property("seen", f"{time.monotonic() - begin:.2f} s")
+        closing = pool.submit(theirs.close)
+        with pytest.raises(EndOfMessages):
+            ours.read(20)
+        flushing.result(10)
+        closing.result(10)
+    close(ours)
+
+
+@pytest.mark.parametrize(("signal_number", "peer_timeout", "soonest", "latest"), [
+    (signal.SIGKILL, 10.0, 0.0, 2.0),  # its system says so
+    (signal.SIGSTOP, 0.6, 0.6, 1.2),  # nobody says a word
+])  # fmt: skip
+def test_a_connection_that_does_not_come_back(
+    signal_number: int, peer_timeout: float, soonest: float, latest: float, record_property: Callable[..., None]
+) -> None:
+    """Over tcp a peer that died is given up 2 s later; one that is silent after `peer_timeout`, and as long again."""
+    with ZmqCommunicator.listen(ZmqSettings(transport="tcp", peer_timeout=peer_timeout)) as listener:
+
+        def work() -> None:
+            theirs = ZmqCommunicator.connect(listener.address)
+            theirs.write(Message("first"))
+            theirs.read()
+
+        pid = child(work)
+        try:
+            ours = listener.accept(timeout=10)
+            assert ours.read(10).contents == "first"
+        finally:
+            os.kill(pid, signal_number)
+    begin = time.monotonic()
+    with pytest.raises(BrokenError, match="its connection was lost, and did not come back in time"):
+        ours.read(20)
+    seconds = time.monotonic() - begin
+    record_property("seen", f"{seconds:.2f} s")
+    assert soonest <= seconds < latest + 1.5  # on a machine that is busy
+    with pytest.raises(BrokenError, match="the peer is gone"):
+        ours.write(Message("nobody reads this"))
+    ours.close()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 @pytest.mark.soak  # on a busy machine the last confirmations may need longer than `linger`, and `close` warns
 def test_a_connection_that_is_cut_again_and_again() -> None:
     """Over tcp everything arrives all the same, once and in order, both ways."""
@@ -664,6 +720,47 @@ class TestRuns:
         with Executor("zmq", settings={"zmq": {"transport": transport}}) as executor:
             result = executor.run(TaskSpec(run=lambda text: text.upper(), prefix=prefix), text="hello")
         assert (result.status, result.value, result.lost) == (Status.COMPLETED, "HELLO", 0)
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_a_result_outlives_its_process(self, transport: str) -> None:
+        """However the process ends once its Task has returned: the result, and what was sent before it, are there."""
+
+        def work() -> str:
+            import atexit
+            import os
+
+            from tasklink import current_task
+
+            atexit.register(os._exit, 5)
+            for number in range(100):
+                current_task().report((number, bytes(10_000)))
+            return "value"
+
+        with Executor("zmq", settings={"zmq": {"transport": transport}}) as executor:
+            for _ in range(3):
+                result = executor.run(work)
+                assert (result.status, result.value, result.exit_code) == (Status.COMPLETED, "value", 5)
+                assert [message.contents[0] for message in result.messages] == list(range(100))
+
+    def test_an_executor_that_does_not_listen(self) -> None:
+        """The Task ends all the same, and its error output says what was not confirmed."""
+
+        class Deaf:
+            """Hears nothing more before the Task's process has ended."""
+
+            @hookimpl
+            def tasklink_message_received(self, task: Any) -> None:
+                end = os.pidfd_open(task.pid)
+                select.select([end], [], [], 10)
+                os.close(end)
+
+        with Executor("zmq", settings={"zmq": {"linger": 0.3}}, observers=[Deaf()]) as executor:
+            begin = time.monotonic()
+            result = executor.run(lambda: current_task().report("heard") or "value")
+        assert time.monotonic() - begin < 8
+        assert (result.status, result.value) == (Status.COMPLETED, "value")
+        assert b"tasklink: zmq: messages of up to" in result.stderr
+        assert b"were not confirmed within 0.3 s" in result.stderr
 
     def test_without_pyzmq(self, tmp_path: Path) -> None:
         """A Task in a Python that lacks it says so, names that Python, and what to do."""

@@ -79,8 +79,7 @@ class Limits:
     Attributes:
         high_water: bytes under way in one direction.
         linger: how long `flush` and `close` wait for confirmations (seconds).
-        patience: how long a lost connection may take to come back (seconds); 0 where a connection is lost only when
-            its peer is.
+        patience: as of a `Line`.
     """
 
     __slots__ = ("high_water", "linger", "patience")

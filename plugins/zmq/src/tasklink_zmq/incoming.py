@@ -61,6 +61,9 @@ class Incoming:
         self._decoder = framing.FrameDecoder()
         self._place = 0  # the position up to which all was taken,
         self._confirmed = 0  # and up to which the peer knows it
+        # Where it is told next. The first message at once: an Executor often sends no other, and shall not have to wait
+        # for word of it when its Task has died.
+        self._due = 1
         self._asked = False
         self._midway = False
         self._end: int | None = None  # the position at which the peer has closed
@@ -90,7 +93,7 @@ class Incoming:
             if not self.arrived:
                 raise
         self._midway = False
-        if self._asked or self._place - self._confirmed >= self._confirmed_every:
+        if self._asked or self._place >= self._due:
             self.confirm()
 
     def _take_some(self) -> None:
@@ -168,6 +171,7 @@ class Incoming:
         """Tell the peer what was taken."""
         self._asked = False
         self._confirmed = self._place
+        self._due = self._place + self._confirmed_every
         self._say(TAKEN)
 
     def leave(self) -> None:

@@ -36,6 +36,8 @@ Again = zmq.Again
 # What is still on its way out when a socket is closed may take so long.
 LINGER_MILLISECONDS = 1000
 _MOST_PROBES = 4
+# A connection that is lost comes back soon or never: its peer tries again every 0.1 s.
+LOST_SECONDS = 2.0
 # What a channel takes at most, with its context: 5 for that, 6 for each line, and who waits.
 DESCRIPTORS = 32
 _SRCFD = 2
@@ -100,7 +102,8 @@ class Line:
     Args:
         context: in which it is made.
         kind: zmq.PAIR, or zmq.DEALER where a connection may be lost and made again.
-        patience: how long a lost connection may take to come back (seconds); 0: it does not.
+        patience: after how long silence a connection is lost (seconds). It may then come back, and has as long for that
+            as well, but no longer than LOST_SECONDS; 0: a connection is lost only when the peer is gone.
 
     Attributes:
         socket: the socket.
@@ -122,7 +125,7 @@ class Line:
             self.socket.set(zmq.IPV6, 1)
         else:
             self.socket.set(zmq.RECONNECT_IVL, -1)
-        self._patience = patience
+        self._time_to_return = min(patience, LOST_SECONDS)
         place = f"inproc://{id(self)}"
         self.socket.monitor(place, _OPENED | _MADE | _CLOSED | _REFUSED)
         self._monitor = open_socket(context, zmq.PAIR)
@@ -158,7 +161,7 @@ class Line:
                 elif event == _CLOSED:
                     self._open.discard(value)
                     if not self._open and self.lost_until is None:
-                        self.lost_until = monotonic() + self._patience
+                        self.lost_until = monotonic() + self._time_to_return
                 elif event & _REFUSED:
                     self.refused = True
         except Again:

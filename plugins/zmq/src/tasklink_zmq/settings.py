@@ -25,8 +25,8 @@ class ZmqSettings:
         high_water: how many bytes may be under way in each direction before their writer waits; at least 1 MiB.
         linger: how long `flush` and `close` wait for the peer to confirm what was written (seconds).
         connect_timeout: how long a Task tries to reach the Executor and to be let in (seconds).
-        peer_timeout: with tcp, how long a peer whose connection is lost may take to come back, and how long one
-            whose machine has fallen silent is waited for (seconds).
+        peer_timeout: with tcp, how long one whose machine has fallen silent is waited for (seconds); a connection that
+            is lost may take as long to come back, but no longer than 2 s.
     """
 
     transport: str = "ipc"

@@ -36,7 +36,7 @@ class Wiring:
     """The lines of one end.
 
     Args:
-        patience: how long a lost connection may take to come back (seconds); 0: it does not.
+        patience: as of a `Line`.
         allowed: the public key of who may connect, in Z85's 32 bytes; None: this side connects, or is not on tcp.
 
     Attributes:
