@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TARGETS = ("frames", "handshake", "ring", "output", "config")
+TARGETS = ("frames", "handshake", "ring", "lines", "output", "config")
 
 
 def main():

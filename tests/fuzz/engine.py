@@ -13,7 +13,7 @@ import atheris
 
 def main(name):
     """Fuzz a target until libFuzzer has enough."""
-    packages = ["tasklink", "tasklink_pipe", "tasklink_shm", "tomllib"]
+    packages = ["tasklink", "tasklink_pipe", "tasklink_shm", "tasklink_zmq", "tomllib"]
     with atheris.instrument_imports(include=packages):
         target = importlib.import_module(f"tests.fuzz.{name}")
 

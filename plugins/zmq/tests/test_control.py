@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from tasklink import framing
 from tasklink.errors import ProtocolError
-from tasklink_zmq.control import HELLO, PARTS, WELCOME, control, credential, read_control
+from tasklink_zmq.control import HELLO, LAST_POSITION, PARTS, TAKEN, WELCOME, control, credential, read_control
 
 
-@given(st.integers(PARTS, WELCOME), st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 32) - 1), st.binary())
+@given(st.integers(PARTS, WELCOME), st.integers(0, LAST_POSITION), st.integers(0, (1 << 32) - 1), st.binary())
 def test_there_and_back(kind: int, position: int, count: int, rest: bytes) -> None:
     """What was said is heard, whatever follows; and it is less than any frame, so that nobody takes it for one."""
     part = control(kind, position, count)
@@ -31,9 +31,17 @@ def test_anything(part: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [b"", b"\1", control(HELLO)[:-1], b"\0" + control(HELLO)[1:], b"\6\1" + control(HELLO)[2:]]
+    "part",
+    [
+        b"",
+        b"\1",
+        control(HELLO)[:-1],
+        b"\0" + control(HELLO)[1:],
+        b"\6\1" + control(HELLO)[2:],
+        control(TAKEN, 1 << 63),
+    ],
 )
 def test_what_is_refused(part: bytes) -> None:
-    """Too short, of an unknown kind, or of another version."""
+    """Too short, of an unknown kind, of another version, or of a position that nobody gets to."""
     with pytest.raises(ProtocolError, match="control part"):
         read_control(part)

@@ -32,6 +32,7 @@ PARTS, STREAM, SKIP, ASK, END, HELLO, TAKEN, GONE, WELCOME = range(1, 10)
 
 VERSION = 2
 OVERHEAD = 256  # what a unit costs beside its bytes, on both sides
+LAST_POSITION = (1 << 63) - 1  # nobody gets there, and from there on it can still be counted
 
 # kind, version, unused, number of parts that follow, position
 _CONTROL = Struct("<BBHIQ")
@@ -54,6 +55,8 @@ def read_control(part: bytes) -> tuple[int, int, int]:
         raise ProtocolError(f"a control part has {_CONTROL.size} bytes; here are {len(part)}") from error
     if version != VERSION or not PARTS <= kind <= WELCOME:
         raise ProtocolError(f"a control part has kind {kind} of version {version}; this side speaks {VERSION}")
+    if position > LAST_POSITION:
+        raise ProtocolError(f"a control part has position {position}; the last one is {LAST_POSITION}")
     return kind, position, count
 
 

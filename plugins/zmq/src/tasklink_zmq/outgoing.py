@@ -26,7 +26,7 @@ from collections import deque
 
 from zmq.backend import Frame, zmq_poll
 
-from tasklink.errors import BrokenError
+from tasklink.errors import BrokenError, ProtocolError
 from tasklink_zmq.control import ASK, END, GONE, OVERHEAD, SKIP, TAKEN, control, read_control
 from tasklink_zmq.line import NOBLOCK, POLLIN, Again
 
@@ -43,6 +43,7 @@ LOOKED_AFTER = 256 << 10
 # A part up to this size is not worth a frame that is used again.
 _SMALL_PART = 8 << 10
 _SPARE_BYTES = 34 << 20
+_MOST_ANSWERS = 1000  # at a time; a peer may answer for ever what nobody has asked
 _NO_SHORT_WAY, _IN_DOUBT = -1, -2
 
 
@@ -62,6 +63,7 @@ class Outgoing:
     def __init__(self, line: Line, high_water: int, *, lasting: bool) -> None:
         self.over = False
         self.deaf = False
+        self._reason = "the peer is gone"
         self._line = line
         self._send = line.socket.send
         self._poll = [(line.socket, POLLIN)]
@@ -108,7 +110,7 @@ class Outgoing:
         """
         self.look()
         if self.over or self._line.is_gone:
-            raise BrokenError("the peer is gone")
+            raise BrokenError(self._reason)
         under_way = self.under_way
         return under_way == 0 or under_way + size + OVERHEAD <= min(ahead, self._high_water)
 
@@ -151,8 +153,14 @@ class Outgoing:
             self._settle()
         if self._line.look() and self._line.made > 1:
             self._send_again()
-        while zmq_poll(self._poll, 0):
-            self._hear(self._line.hear())
+        for _ in range(_MOST_ANSWERS):
+            if self.over or not zmq_poll(self._poll, 0):
+                break
+            try:
+                self._hear(self._line.hear())
+            except ProtocolError as error:
+                self.over = True
+                self._reason = f"the peer does not keep to what was agreed: {error}"
         self._set_edge()
 
     def _hear(self, part: bytes) -> None:
