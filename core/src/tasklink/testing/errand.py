@@ -16,6 +16,7 @@ from tasklink.testing.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasklink.communicator import Communicator
     from tasklink.testing.child import Peer
 
 _PERIOD = bytes(range(251))  # a prime number of bytes: no block of a power of two looks like the next one
@@ -51,6 +52,7 @@ def obey(peer: Peer) -> None:
         "write": lambda contents, timeout: peer.end.write(Message(contents), timeout),
         "tell": lambda contents, name, timeout: peer.end.write(Message(contents, name), timeout),
         "read": lambda timeout: heard(peer.end.read(timeout)),
+        "skim": lambda count, timeout: skim(peer.end, count, timeout),
         "close": peer.end.close,
     }
     while True:
@@ -58,6 +60,17 @@ def obey(peer: Peer) -> None:
         if order == "leave":
             return
         peer.say("value", attempt(orders[order], *arguments))
+
+
+def skim(end: Communicator, count: int, timeout: float) -> list[object]:
+    """Read so many messages, or up to one that is no tuple: that, and what each of the others begins with."""
+    begins: list[object] = []
+    while len(begins) < count:
+        contents = end.read(timeout).contents
+        if not isinstance(contents, tuple):
+            return [*begins, contents]
+        begins.append(contents[0])
+    return begins
 
 
 def heard(message: Message) -> tuple[str | None, Any]:
