@@ -200,17 +200,45 @@ class TestEnding:
         with pytest.raises(BrokenError, match="the peer is gone"):
             ours.write(Message(1))
 
-    def test_writing_on_without_reading(self, tmp_path: Path) -> None:
-        """Who never reads is told as well that the peer is dead: after some messages, by an error of ours."""
+    def test_writing_on_without_reading(self, tmp_path: Path, record_property: Callable[..., None]) -> None:
+        """F37: who never reads is told as well that the peer is dead: after some messages, by an error of ours."""
         with ZmqCommunicator.listen(ZmqSettings(directory=tmp_path)) as listener:
             pid = child(lambda: (ZmqCommunicator.connect(listener.address), time.sleep(30)))
             ours = listener.accept(timeout=10)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        begin = time.monotonic()
         with pytest.raises(BrokenError, match="the peer is gone"):
             while True:
                 ours.write(Message("nobody hears this"), timeout=10)
+        record_property("seen", f"{1e3 * (time.monotonic() - begin):.1f} ms")
         ours.close()
+
+    def test_garbage_for_who_writes(self, pair: tuple[Communicator, Communicator]) -> None:
+        """F24: a peer that answers what is no answer ends this line: BrokenError says why, and `close` ends."""
+        ours, theirs = pair
+        ours.write(Message("nobody confirms this"))
+        theirs._wiring.incoming.say(b"garbage")  # type: ignore[attr-defined]
+        with pytest.raises(BrokenError, match="a control part has 16 bytes; here are 7"):
+            while True:
+                ours.write(Message(bytes(100_000)), timeout=10)
+        theirs.write(Message("the other direction goes on"))
+        assert ours.read(10).contents == "the other direction goes on"
+        with pytest.raises(BrokenError, match="a control part has 16 bytes; here are 7"):
+            ours.flush()
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_nobody_listens(self, transport: str, tmp_path: Path, record_property: Callable[..., None]) -> None:
+        """F38: `connect` ends in an error of its own, in the time that is set for it."""
+        settings = ZmqSettings(transport=transport, directory=tmp_path, connect_timeout=0.3)  # type: ignore[arg-type]
+        with ZmqCommunicator.listen(settings) as listener:
+            address = listener.address
+        begin = time.monotonic()
+        with pytest.raises((BrokenError, TimeoutError)):
+            ZmqCommunicator.connect(address)
+        seconds = time.monotonic() - begin
+        record_property("seen", f"{seconds:.2f} s")
+        assert seconds < 1.5
 
     def test_a_peer_that_never_reads(self, pair: tuple[Communicator, Communicator]) -> None:
         """`close` ends after the linger, and says how much was not confirmed."""
@@ -527,6 +555,26 @@ class TestStrangers:
                     listener.accept(timeout=0.5)
                 assert isinstance(task.exception(10), AuthenticationError)
             close(*come(listener))
+
+    @pytest.mark.soak
+    def test_strangers_at_a_port(self, record_property: Callable[..., None]) -> None:
+        """F72: while many are silent, or say anything, a Task is let in; they are sent away after 2 s."""
+        with ExitStack() as opened, ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
+            host, _, port = str(listener.address.details["endpoint"]).removeprefix("tcp://").rpartition(":")
+            visitors = []
+            for number in range(900):
+                visitors.append(opened.enter_context(socket.create_connection((host.strip("[]"), int(port)), 10)))
+                if number % 2:
+                    visitors[-1].send(os.urandom(number % 200 + 1))
+            begin = time.monotonic()
+            ends = come(listener)
+            record_property("seen", f"let in after {1e3 * (time.monotonic() - begin):.0f} ms")
+            for visitor in visitors:
+                visitor.settimeout(10)
+                with suppress(ConnectionResetError):
+                    while visitor.recv(1000):
+                        pass  # its greeting, and then the end
+            close(*ends)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     def test_tcp_listens_where_it_says(self) -> None:
