@@ -16,6 +16,7 @@ and goes on as a list of deeds, each of 4 bytes and what it needs: what to do, a
 In the end the Executor reads what is left, and closes. The sockets are real, their connections are within the process.
 """
 
+import mmap  # noqa: F401 - for what is said to be large
 import warnings
 from time import monotonic
 
