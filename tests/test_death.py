@@ -15,7 +15,7 @@ import psutil
 import pytest
 import sample_tasks
 
-from tasklink import Executor, Status, hookimpl, supervision
+from tasklink import Executor, Status, TaskSpec, hookimpl, supervision
 from tasklink.testing.tally import fresh_tally
 
 TASKS = str(Path(__file__).parent / "tasks")
