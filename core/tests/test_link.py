@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasklink import codec, framing, ledger, link, vocabulary
+from tasklink import codec, failover, framing, kept, ledger, link, vocabulary
 from tasklink.communicator import Capabilities
 from tasklink.errors import (
     BrokenError,
@@ -102,6 +102,41 @@ class Flaky(MemoryCommunicator):
         if self.faults:
             self.faults.pop(0)()
         super().send(buffers, timeout)
+
+
+class Cable(MemoryCommunicator):
+    """Can be cut, so that what is under way is lost, and one end finds out, or the other, or both."""
+
+    dead: tuple[CommunicatorError | EndOfMessages | None, CommunicatorError | None] | None = None
+    left = 0
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def send(self, buffers: list[Any], timeout: float | None) -> None:
+        """Send; into the void if it is cut and this end does not know. Meanwhile, other threads do something."""
+        self.meanwhile()
+        if self.dead is None:
+            super().send(buffers, timeout)
+        elif self.dead[1] is not None:
+            raise self.dead[1]
+
+    def receive(self, timeout: float | None) -> Message:
+        """Receive what had come before it was cut."""
+        if self.dead is not None and self.left == 0:
+            if self.dead[0] is not None:
+                raise self.dead[0]
+            self._incoming.bell.clear()
+            raise TimeoutError
+        message = super().receive(timeout)
+        self.left -= 1
+        return message
+
+    def cut(
+        self, left: int, reading: CommunicatorError | EndOfMessages | None, writing: CommunicatorError | None
+    ) -> None:
+        """From now on this end reads so many more messages, then raises; and raises when it writes."""
+        self.left = min(left, len(self._incoming._frames))
+        self.dead = reading, writing
+        self._incoming.bell.ring()
 
 
 def fail(error: BaseException) -> Callable[[], object]:
@@ -547,7 +582,7 @@ class TestWritesThatFail:
             writer.write(Message("before"))
             Flaky.faults[:] = [fail(error)]
             with pytest.raises(type(error)):
-                writer.write(Message("not sent"))
+                writer.write(Message("not sent"), timeout=1)
             writer.write(Message("after"))
             assert contents_of(reader) == ["before", "after"]
             assert reader.missing == []
@@ -754,8 +789,403 @@ class TestMembersThatBreak:
             far[1].write(numbered(1))
             assert contents_of(reader) == [1]
             reader.write(Message("still"))
-            assert far[1].read(0).contents == "still"
+            assert [m.contents for m in everything(far[1]) if m.signal not in vocabulary.UNHEARD] == ["still"]
         assert told == ["a"]
+
+
+# What the ends of a cable find out when it is cut. At least one of them does.
+DISCOVERIES = [
+    (reading, writing) for reading in (None, "end", "break") for writing in (False, True) if reading or writing
+]
+
+
+def cut(cable: Cable, far: Cable, left: int, discovery: tuple[str | None, bool]) -> None:
+    """Cut a cable: the far end reads so many more messages, and either finds out or not; so does the near end."""
+    reading, writing = discovery
+    errors = {None: None, "end": EndOfMessages(), "break": BrokenError("cut")}
+    cable.cut(0, None, BrokenError("cut") if writing else None)
+    far.cut(left, errors[reading], BrokenError("cut") if reading else None)
+
+
+@contextmanager
+def cables(
+    count: int, later: list[Callable[[], object]] | None = None, **options: Any
+) -> Iterator[tuple[Link, Link, list[tuple[Cable, Cable]]]]:
+    """Two Links over cables that have met: each knows that the other one acknowledges. They use no other threads."""
+    pairs = [Cable.pair() for _ in range(count)]
+    writer = Link([*zip(NAMES, [pair[0] for pair in pairs], strict=False)], **options)
+    reader = Link([*zip(NAMES, [pair[1] for pair in pairs], strict=False)])
+
+    def start(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        if later is None:
+            function(*arguments)
+        else:
+            later.append(lambda: function(*arguments))
+
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(failover, "start_new_thread", start)
+        stack.callback(reader.close)
+        stack.callback(writer.close)
+        writer.write(Message("hello"))
+        assert contents_of(reader) == ["hello"]
+        reader.write(Message("start"))
+        assert contents_of(writer) == ["start"]
+        assert contents_of(reader) == []
+        assert writer._over.kept.answers == reader._over.kept.answers == 1
+        yield writer, reader, pairs  # type: ignore[misc]
+
+
+class Conversation:
+    """Two Links that write to each other over cables which are cut, told by what hypothesis draws.
+
+    While one of them is in a write, also in one that writes again what a cable took, the others go on: both read, and
+    further cables are cut. What a Link would do in a thread of its own is done at any time later.
+    """
+
+    def __init__(self, count: int, data: st.DataObject) -> None:
+        self.draw = data.draw
+        self.count = count
+        self.alive = list(range(count))
+        self.written: tuple[list[int], list[int]] = ([], [])
+        self.given: tuple[list[Any], list[Any]] = ([], [])
+        self.later: list[Callable[[], object]] = []
+        self.busy = False
+
+    def hold(self) -> None:
+        """Talk, break, and see that all that was written was given once and in order."""
+        routes = {kind: NAMES[self.draw(st.integers(0, self.count - 1))] for kind in ("report", "signal", "control")}
+        with cables(self.count, later=self.later, routes=routes) as (writer, reader, self.pairs):
+            self.links = writer, reader
+            for pair in self.pairs:
+                pair[0].meanwhile = pair[1].meanwhile = self.meanwhile
+            for over in (writer._over, reader._over):
+                over._wait_for_answer = self.wait  # type: ignore[method-assign, assignment]
+            for step in self.draw(st.lists(st.sampled_from([self.write, self.meanwhile, self.go_on]), max_size=30)):
+                step()
+            writer.finish()
+            reader.finish()
+            self.wait(lambda: False)
+            for ours, theirs in zip(self.written, self.given, strict=True):
+                assert [number for number, _ in theirs] == ours
+            assert writer.missing == reader.missing == []
+            broken = {member.name for member in reader.members if member.broken}
+            assert broken <= {NAMES[one] for one in range(self.count) if one not in self.alive}
+
+    def write(self) -> None:
+        """Something of either side."""
+        side = self.draw(st.integers(0, 1))
+        numbers = self.written[side]
+        if self.draw(st.integers(0, 5)) == 0:
+            self.links[side].write(vocabulary.record(vocabulary.PAUSED))
+            return
+        numbers.append(len(numbers))
+        padding = bytes(link.LARGE if self.draw(st.booleans()) else 0)
+        self.links[side].write(Message((numbers[-1], padding), self.draw(st.sampled_from([None, "step"]))))
+
+    def meanwhile(self) -> None:
+        """What other threads do."""
+        if self.busy:
+            return
+        self.busy = True
+        what = self.draw(st.sampled_from(["nothing", "read", "hear", "cut"]))
+        if what == "cut" and len(self.alive) > 1:
+            one = self.alive.pop(self.draw(st.integers(0, len(self.alive) - 1)))
+            cut(*self.pairs[one], self.draw(st.integers(0, 3)), self.draw(st.sampled_from(DISCOVERIES)))
+        elif what in {"read", "hear"}:
+            self.read(what == "read")
+        self.busy = False
+
+    def read(self, side: int) -> None:
+        """All that can be given now to one side."""
+        self.given[1 - side].extend(
+            message.contents for message in all_of(self.links[side]) if message.signal != vocabulary.PAUSED
+        )
+
+    def go_on(self) -> None:
+        """One of the threads that Links have started comes to its end."""
+        if self.later:
+            self.later.pop(self.draw(st.integers(0, len(self.later) - 1)))()
+
+    def wait(self, done: Callable[[], bool], *_: object) -> bool:
+        """One side waits; everything else goes on until nothing happens any more."""
+        self.busy = True
+        before = None
+        while self.later or before != (before := self.so_far()):
+            while self.later:
+                self.later.pop(0)()
+            self.read(0)
+            self.read(1)
+        self.busy = False
+        return done()
+
+    def so_far(self) -> list[int]:
+        """What has been written, and what has come."""
+        members = [member for side in self.links for member in side.members]
+        return [side._numbers._last for side in self.links] + [member.messages for member in members]
+
+
+class TestFailingOver:
+    """A communicator breaks while both ends live: all that was written comes once and in order."""
+
+    @given(st.integers(2, 4), st.data())
+    def test_random_breaks(self, count: int, data: st.DataObject) -> None:
+        """Whatever breaks, whenever, whoever finds out, as long as one is left; in both directions at once."""
+        Conversation(count, data).hold()
+
+    @pytest.mark.parametrize("discovery", DISCOVERIES)
+    def test_what_is_told(self, discovery: tuple[str | None, bool]) -> None:
+        """Both ends are told once which one broke; the reader how many messages came another way."""
+        told: list[tuple[str, str]] = []
+        with cables(2) as (writer, reader, pairs):
+            writer._on_broken = lambda name, _: told.append(("writer", name))
+            reader._on_broken = lambda name, _: told.append(("reader", name))
+            for number in range(10):
+                writer.write(Message(number))
+            cut(*pairs[0], 4, discovery)
+            if discovery[1]:
+                writer.write(Message(10))
+            early = contents_of(reader)
+            contents_of(writer)
+            assert early + contents_of(reader) == list(range(11 if discovery[1] else 10))
+            assert sorted(told) == [("reader", "a"), ("writer", "a")]
+            assert reader.members[0].resent >= 6
+            assert reader.missing == []
+
+    def test_nothing_is_concluded_from_silence(self) -> None:
+        """What was lost with a member of which neither side knows is waited for, though all else has been seen to."""
+        with cables(3, routes={"signal": "c"}) as (writer, reader, pairs):
+            writer.write(Message("first", "step"))
+            writer.write(Message("second"))
+            cut(*pairs[2], 0, (None, True))
+            cut(*pairs[0], 1, ("end", False))
+            assert contents_of(reader) == []
+            contents_of(writer)
+            assert contents_of(reader) == []
+            assert [member.left for member in reader.members] == [True, False, False]
+            writer.finish()
+            assert contents_of(reader) == ["first", "second"]
+            assert reader.missing == []
+
+    def test_what_cannot_be_written_again_holds_up_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its numbers are told and missing; what waits for it is given, and it itself if it comes all the same."""
+        monkeypatch.setattr(kept, "KEPT_BYTES", 1000)
+        monkeypatch.setattr(kept, "MESSAGE_BYTES", 256)
+        monkeypatch.setattr(failover, "KEPT_BYTES", 1000)
+        with cables(2) as (writer, reader, pairs):
+            for number in range(10):
+                writer.write(Message(number))
+            lost = everything(pairs[0][1])[0]
+            cut(*pairs[0], 0, ("end", False))
+            contents_of(reader)
+            contents_of(writer)
+            assert contents_of(reader) == [7, 8, 9]
+            (gap,) = reader.missing
+            assert len(gap) == 7
+            pairs[1][0].write(lost)
+            assert contents_of(reader) == [0]
+            assert reader.missing == [range(gap.start + 1, gap.stop)]
+
+    def test_a_write_that_returns_late(self) -> None:
+        """A message is written again, though its member took it while all others were just written again."""
+        with cables(2) as (writer, reader, pairs):
+            writer.write(Message("early"))
+            cut(*pairs[0], 0, ("end", False))
+            writer._over.give_up(writer.members[0], BrokenError("cut"))
+            late = numbered(writer._numbers.draw()[0], 0, contents="late")
+
+            def meanwhile() -> None:
+                if late.sequence not in writer._over.kept:
+                    writer._over.kept.add(late, writer.members[0])
+                    writer._over.failing.add(writer.members[0])
+
+            pairs[1][0].meanwhile = meanwhile  # type: ignore[method-assign]
+            writer._over.go_over(None)
+            assert contents_of(reader) == ["early", "late"]
+
+    def test_nothing_is_given_before_its_turn(self) -> None:
+        """What comes over the next one waits for what is still to be written again."""
+        with cables(2) as (writer, reader, pairs):
+            writer.write(Message(1))
+            cut(*pairs[0], 0, ("end", False))
+            writer._over.give_up(writer.members[0], BrokenError("cut"))
+            writer._over.failing.clear()  # as if it were still at it
+            writer.write(Message(2))
+            assert contents_of(reader) == []
+            writer._over.failing.add(writer.members[0])
+            writer._over.go_over(None)
+            assert contents_of(reader) == [1, 2]
+
+    def test_what_went_the_same_way_keeps_its_order(self) -> None:
+        """Messages that did not name each other, because one way keeps its order, do so when they go other ways."""
+        with cables(2) as (writer, _, pairs):
+            number, _before = writer._numbers.draw()  # of one that is still under way
+            for text in ("first", "second"):
+                writer.write(Message(text))
+            kept_ = writer._over.kept.of(writer.members[0])[-2:]
+            assert [message.after for message in kept_] == [number - 1, number - 1]
+            cut(*pairs[0], 0, ("end", False))
+            writer._over.give_up(writer.members[0], BrokenError("cut"))
+            writer._over.go_over(None)
+            first, second = [message for message in everything(pairs[1][1]) if message.signal is None][-2:]
+            assert (second.contents, second.after) == ("second", first.sequence)
+
+    def test_one_that_breaks_as_write_returns(self) -> None:
+        """A message that it took after all others had been written again is written again, too."""
+        with cables(2) as (writer, reader, pairs):
+            cable = pairs[0][0]
+
+            def send(buffers: list[Any], timeout: float | None) -> None:
+                cut(*pairs[0], 0, ("end", False))  # it takes the message, which is lost
+                writer._over.give_up(writer.members[0], BrokenError("cut"))
+                writer._over.go_over(None)
+
+            cable.send = send  # type: ignore[method-assign]
+            writer.write(Message("between"))
+            assert contents_of(reader) == ["between"]
+
+    def test_two_that_break_at_once(self) -> None:
+        """Of one of them the reader does not know, so it asks for the rest over all that may work."""
+        with cables(3) as (writer, reader, pairs):
+            writer._routes = {"signal": "b"}
+            writer.write(Message("lost twice", "step"))
+            cut(*pairs[0], 0, (None, True))
+            cut(*pairs[1], 0, ("end", False))
+            given_: list[object] = []
+            for _ in range(4):
+                given_ += contents_of(reader)
+                contents_of(writer)
+            assert given_ == ["lost twice"]
+
+    def test_a_link_of_one_keeps_nothing(self) -> None:
+        """Nor does it acknowledge anything."""
+        with opened(MemoryCommunicator) as (writer, reader):
+            writer.write(Message(1))
+            writer.finish()
+            assert contents_of(reader) == [1]
+            assert not writer._over.kept
+            with pytest.raises(TimeoutError):
+                writer.read(timeout=0)
+            assert writer._over.kept.answers == 0
+
+    def test_what_is_acknowledged_is_let_go(self) -> None:
+        """Memory stays bounded, and so does what has to be written again."""
+        with cables(2) as (writer, reader, _):
+            for number in range(100):
+                writer.write(Message(bytes(100_000) + bytes([number])))
+                assert contents_of(reader)[0][-1] == number  # type: ignore[index]
+                contents_of(writer)
+                assert writer._over.kept.nbytes < 2 * kept.ACKNOWLEDGED_BYTES
+            writer.finish()
+            contents_of(reader)
+            contents_of(writer)
+            assert not writer._over.kept
+
+    def test_a_large_message_waits_for_its_acknowledgement(self) -> None:
+        """Its contents, which were not copied, may be changed when `write` returns: it can come whole no more then."""
+        with cables(2) as (writer, reader, pairs):
+            hearing = threading.Thread(target=lambda: all_that_comes(writer))
+            hearing.start()
+            data = np.full(kept.ACKNOWLEDGED_BYTES + 1, 7, "u1")
+            writing = threading.Thread(target=lambda: writer.write(Message(data)))
+            writing.start()
+            while len(writer._over.kept._gates) == 0:
+                pass
+            cut(*pairs[0], 0, ("end", False))  # it had been written, and is lost with the first
+            assert np.array_equal(reader.read(timeout=10).contents, data)  # type: ignore[arg-type]
+            writing.join(timeout=10)
+            assert not writing.is_alive()
+            assert reader.missing == []
+            assert not writer._over.kept
+            writer.close()
+            hearing.join(timeout=10)
+
+    def test_what_the_caller_may_change_is_copied(self) -> None:
+        """A small message that is written again has the contents that it had."""
+        with cables(2) as (writer, reader, pairs):
+            data = bytearray(b"before")
+            writer.write(Message(data))
+            data[:] = b"after!"
+            cut(*pairs[0], 0, ("break", False))
+            assert contents_of(reader) == []
+            contents_of(writer)
+            assert contents_of(reader) == [b"before"]
+
+    def test_a_peer_that_never_acknowledges(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody waits for it; what is too much is let go, and named when it is lost."""
+        monkeypatch.setattr(failover, "KEPT_BYTES", 1000)
+        monkeypatch.setattr(kept, "KEPT_BYTES", 1000)
+        monkeypatch.setattr(kept, "MESSAGE_BYTES", 256)
+        pairs = [MemoryCommunicator.pair() for _ in range(2)]
+        writer = Link([*zip(NAMES, [pair[0] for pair in pairs], strict=False)])
+        for number in range(10):
+            writer.write(Message(number))
+        assert [number for number in range(1, 11) if number in writer._over.kept] == [8, 9, 10]
+        everything(pairs[0][1])
+        pairs[0][1].close()
+        writer.write(Message(10))
+        came = everything(pairs[1][1])
+        assert [message.contents for message in came if message.signal is None] == [7, 8, 9, 10]
+        writer.close()
+        pairs[1][1].close()
+
+    def test_garbage_from_the_peer(self) -> None:
+        """What is no acknowledgement, or names what does not exist, changes nothing."""
+        with cables(2) as (writer, reader, _):
+            for texts in ([""], ["x"], ["1", "a-b"], ["1", "", "nobody"], ["9" * 5000], ["-5", "3-1 0-0"]):
+                reader.write(vocabulary.record(vocabulary.ACKNOWLEDGED, *texts))
+            for texts in ([""], ["nobody", "why", "1"]):
+                reader.write(vocabulary.record(vocabulary.BROKEN, *texts))
+            assert contents_of(writer) == []
+            assert [member.writable for member in writer.members] == [True, True]
+            assert [member.resent for member in writer.members] == [0, 0]
+            writer.write(Message("still"))
+            assert contents_of(reader) == ["still"]
+
+    @pytest.mark.parametrize("answers", [True, False])
+    def test_one_that_stalls(self, monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
+        """It is left if the peer answers over another one; if not, the peer is slow, and is waited for."""
+        monkeypatch.setattr(failover, "STALLED_AFTER", 0.05)
+        monkeypatch.setattr(failover, "PATIENCE", 10.0 if answers else 0.05)
+        with cables(3) as (writer, reader, pairs):
+            cable, send = pairs[0][0], pairs[0][0].send
+            attempts: list[float | None] = []
+
+            def stuck(buffers: list[Any], timeout: float | None) -> None:
+                attempts.append(timeout)
+                if len(attempts) > 3 and not answers:
+                    return send(buffers, timeout)
+                raise TimeoutError
+
+            monkeypatch.setattr(cable, "send", stuck)
+            threads = [threading.Thread(target=lambda: all_that_comes(writer))]
+            came: list[object] = []
+            if answers:
+                threads.append(threading.Thread(target=lambda: came.extend(all_that_comes(reader))))
+            for thread in threads:
+                thread.start()
+            writer._over.reader = 0  # this thread has read, when they met, and reads no more
+            writer.write(Message("at last"))
+            if not answers:
+                came.append(reader.read(timeout=10).contents)
+            writer.finish()
+            writer.close()
+            reader.close()
+            for thread in threads:
+                thread.join(timeout=10)
+            assert came == ["at last"]
+            assert attempts[:4] == ([0.05] if answers else [0.05, 0.1, 0.2, 0.4])
+            assert answers == (len(attempts) == 1)
+            assert [member.broken for member in writer.members] == [answers, False, False]
+
+
+def all_that_comes(reader: Link) -> list[object]:
+    """Read until it is closed."""
+    contents = []
+    try:
+        while True:
+            contents.append(reader.read().contents)
+    except (ClosedError, EndOfMessages):
+        return contents
 
 
 class TestRoutes:
@@ -838,7 +1268,7 @@ class TestRoutes:
                 writer.add("c", late)
                 reader.members[1].communicator.close()
                 writer.write(Message(2))
-                assert far.read(0).contents == 2
+                assert [m.contents for m in everything(far) if m.signal not in vocabulary.UNHEARD] == [2]
                 with pytest.raises(TimeoutError):
                     other_far.read(0)
 

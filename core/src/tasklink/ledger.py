@@ -8,6 +8,9 @@ messages that were written at the same time do not wait for each other; and a ca
 already cannot be named without it. Those that went the same way need not be named, because every communicator keeps
 its order. For those that went another way it is: the order matters more than not to wait.
 
+A message that was lost for good is waited for until its sender says so (`Ledger.give_up`), or nothing can come any
+more (`Ledger.settle`). To conclude it from anything less, as that nothing comes while others do, would be to guess.
+
 The reader trusts its peer with nothing but its contents. What waits for a missing message is bounded, and beyond the
 bounds the order is given up rather than memory.
 
@@ -22,7 +25,7 @@ from tasklink.errors import BusyError, ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
     from tasklink.message import Message
 
@@ -116,11 +119,19 @@ def _busy() -> BusyError:
 
 
 class Ledger:
-    """What has come from one sender: restores the order, drops duplicates, knows what is missing."""
+    """What has come from one sender: restores the order, drops duplicates, knows what is missing.
+
+    Attributes:
+        last: the number of the last message, when it has been given. What comes after it, the Links say to each other.
+        unacknowledged: how much has come since the sender was last told what had.
+    """
 
     def __init__(self) -> None:
+        self.last: int | None = None
+        self.unacknowledged = 0
         self._next = 1  # one more than the highest number that has come
         self._gaps: list[tuple[int, int]] = []  # what has not come below it, in order: from, up to but without
+        self._lost: list[tuple[int, int]] = []  # what the sender has said will not come, likewise; no gaps any more
         self._held: list[tuple[int, int, Message]] = []  # in the order of the numbers that they wait for
         self._held_bytes = 0
 
@@ -131,7 +142,7 @@ class Ledger:
 
     @property
     def complete(self) -> int:
-        """Every message up to this number has come."""
+        """Every message up to this number has come, or will not."""
         return self._gaps[0][0] - 1 if self._gaps else self._next - 1
 
     def enter(self, message: Message) -> bool:
@@ -164,15 +175,23 @@ class Ledger:
 
     def release(self, message: Message) -> list[Message]:
         """Give a message, and those that have waited for it."""
-        if not self._held:
-            return [message]
-        from _bisect import bisect_right  # noqa: PLC0415 - as above
+        return [message, *self._due()] if self._held else [message]
 
-        count = bisect_right(self._held, (self.complete + 1,))
-        released = [held for _, _, held in self._held[:count]]
-        del self._held[:count]
-        self._held_bytes -= sum(message.nbytes for message in released)
-        return [message, *released]
+    def give_up(self, lost: Iterable[range]) -> list[Message]:
+        """Wait no longer for what the sender says will not come; gives those that have waited for it."""
+        for one in lost:
+            if one.stop > self._next:
+                self._gaps.append((self._next, one.stop))
+                self._next = one.stop
+            found = [(max(start, one.start), min(stop, one.stop)) for start, stop in self._gaps]
+            found = [gap for gap in found if gap[0] < gap[1]]
+            if len(self._lost) + len(found) > MOST_GAPS:
+                break
+            self._lost += found
+            for start, stop in found:
+                self._cut(self._gaps, start, stop)
+        self._lost.sort()
+        return self._due()
 
     def settle(self) -> list[Message]:
         """Give all that waits, in the order of its numbers."""
@@ -182,15 +201,60 @@ class Ledger:
         return held
 
     def missing(self) -> list[range]:
-        """The numbers that have not come, although a later one has."""
-        return [range(*gap) for gap in self._gaps]
+        """The numbers that have not come, although a later one has, or the sender has said that they will not."""
+        end = self._next if self.last is None else self.last
+        return [range(start, min(stop, end)) for start, stop in sorted(self._gaps + self._lost) if start < end]
 
-    def _fill(self, number: int) -> bool:
+    def came(self, most_gaps: int) -> tuple[int, list[range]]:
+        """Up to which number all has come but for some gaps: the number, and the gaps, which are so many at most."""
+        highest = self._next - 1 if len(self._gaps) <= most_gaps else self._gaps[most_gaps][0] - 1
+        return highest, [range(*gap) for gap in self._gaps[:most_gaps]]
+
+    def _due(self) -> list[Message]:
+        """Take those that have waited for nothing that is still to come."""
         from _bisect import bisect_right  # noqa: PLC0415 - as above
 
-        index = bisect_right(self._gaps, (number, self._next)) - 1
-        if index < 0 or number >= self._gaps[index][1]:
+        count = bisect_right(self._held, (self.complete + 1,))
+        released = [held for _, _, held in self._held[:count]]
+        del self._held[:count]
+        self._held_bytes -= sum(message.nbytes for message in released)
+        return released
+
+    def _fill(self, number: int) -> bool:
+        return self._cut(self._gaps, number, number + 1) or self._cut(self._lost, number, number + 1)
+
+    def _cut(self, gaps: list[tuple[int, int]], first: int, end: int) -> bool:
+        """Take numbers out of the gap that they are in; False if they are in none."""
+        from _bisect import bisect_right  # noqa: PLC0415 - as above
+
+        index = bisect_right(gaps, (first, self._next)) - 1
+        if index < 0 or first >= gaps[index][1]:
             return False
-        start, stop = self._gaps[index]
-        self._gaps[index : index + 1] = [gap for gap in ((start, number), (number + 1, stop)) if gap[0] < gap[1]]
+        start, stop = gaps[index]
+        gaps[index : index + 1] = [gap for gap in ((start, first), (end, stop)) if gap[0] < gap[1]]
         return True
+
+
+def spell(ranges: Iterable[range]) -> str:
+    """Numbers as a text: `3-5 9-9`."""
+    return " ".join(f"{one.start}-{one.stop - 1}" for one in ranges)
+
+
+def numbers_in(text: str, most: int) -> list[range]:
+    """The numbers of such a text; so many ranges at most, whatever it says.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pairs = [one.partition("-") for one in text.split(maxsplit=most)[:most]]
+    found = [range(_number(first), _number(last) + 1) for first, _, last in pairs]
+    return [one for one in found if one]
+
+
+def _number(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise ValueError(f"{text[:_MOST_DIGITS]!r} is not the number of a message")
+    return int(text)
+
+
+_MOST_DIGITS = 20  # of 2**64

@@ -4,6 +4,8 @@ What is written gets a number, and goes over the communicator that suits it; wha
 numbers, whichever way it came. How that works, and what is missing, is the matter of `ledger`: it is the reader's
 account, and the last message says how many there were.
 
+When one communicator breaks while the peer lives, the others go on, and nothing is lost: see `failover`.
+
 This module is part of the Task side. One thread reads a Link at a time; any number write.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import os
 import select
-from _thread import RLock
+from _thread import RLock, get_ident
 from errno import EBADF
 from time import monotonic
 
@@ -26,7 +28,10 @@ from tasklink.errors import (
     MessageTooLargeError,
     ProtocolError,
 )
+from tasklink.failover import FailOver
+from tasklink.kept import ACKNOWLEDGED_BYTES, MESSAGE_BYTES
 from tasklink.ledger import Before, Ledger, Numbers
+from tasklink.member import Member
 from tasklink.message import Message
 
 TYPE_CHECKING = False
@@ -42,36 +47,6 @@ LARGE = 64 << 10
 # While one member has work all the time, the others are asked every so many messages whether they have.
 _TURNS = 64
 _LONGEST_POLL = 1_000_000.0  # seconds; poll(2) counts milliseconds in a C int
-
-
-class Member:
-    """A communicator of a Link, under the name that the config gives it.
-
-    Attributes:
-        messages: how many messages it has brought.
-        bytes: how many bytes of contents it has brought.
-        readable: more may come from it.
-        writable: messages may be written to it.
-        rank: of its peer; None until that has said something.
-        broken: its failure has been told.
-    """
-
-    __slots__ = (
-        "broken", "bytes", "carries_messages", "communicator", "descriptor", "messages", "name", "rank", "readable",
-        "writable",
-    )  # fmt: skip
-
-    def __init__(self, name: str, communicator: Communicator) -> None:
-        self.name = name
-        self.communicator = communicator
-        self.descriptor = communicator.fileno()
-        self.messages = 0
-        self.bytes = 0
-        self.readable = True
-        self.carries_messages = communicator.capabilities.carries_messages
-        self.writable = self.carries_messages
-        self.rank: int | None = None
-        self.broken = False
 
 
 class Link:
@@ -112,8 +87,12 @@ class Link:
         self._peer_has: Collection[str] | None = None
         self._numbers = Numbers()
         self._ways: dict[tuple[str, bool], list[Member]] = {}  # by kind and whether it is large; until members change
-        self._limited = any(_limit(member) is not None for member in self.members)
+        self._limited = any(member.limit is not None for member in self.members)
         self._ledgers: dict[int, Ledger] = {}
+        self._over = FailOver(
+            self.members, self._numbers, self._ledgers, rank,
+            candidates=self._candidates, forget_ways=self._ways_changed, tell=self._tell_of_broken,
+        )  # fmt: skip
         self._ready: list[Message] = []  # can be given now, the next one last
         self._with_work: list[Member] = []
         self._turns = 0
@@ -124,11 +103,12 @@ class Link:
 
     def add(self, name: str, communicator: Communicator) -> None:
         """Take in a communicator whose peer came late."""
-        member = Member(name, communicator)
+        member = Member(name, communicator, known=self._peer_has is not None)
         member.writable = member.writable and self._reaches_peer(name)
         self.members.append(member)
-        self._ways = {}
-        self._limited = self._limited or _limit(member) is not None
+        self._ways_changed()
+        self._over.count_ways()
+        self._limited = self._limited or member.limit is not None
         self.look_everywhere()  # what was read alone until now may have work that does not show in its descriptor
         if self._selector is not None:
             self._selector.register(member.descriptor, 1)
@@ -138,6 +118,11 @@ class Link:
         self._peer_has = names
         for member in self.members:
             member.writable = member.writable and self._reaches_peer(member.name)
+            member.known = True
+        self._ways_changed()
+        self._over.count_ways()
+
+    def _ways_changed(self) -> None:
         self._ways = {}
 
     def _reaches_peer(self, name: str) -> bool:
@@ -163,6 +148,9 @@ class Link:
         outgoing = Message.encoded(*message.encode(self.encoding), message.signal)
         members = self._candidates(message.signal, outgoing.nbytes)
         deadline = None if timeout is None else monotonic() + timeout
+        if self._over.failing and message.signal not in vocabulary.URGENT:
+            self._over.go_over(deadline)
+            members = self._candidates(message.signal, outgoing.nbytes)
         if self._numbers.gaps:
             self._fill_gaps(deadline)
         outgoing.sequence, before = self._numbers.draw()
@@ -175,12 +163,13 @@ class Link:
         return self._candidates(None, max(nbytes, LARGE))[0].communicator.allocate(nbytes)
 
     def finish(self, timeout: float | None = None) -> None:
-        """Send the last message, which tells the reader how many there were.
+        """Send the last message, which tells the reader how many there were; wait until all was acknowledged.
 
         Raises:
             TimeoutError, BrokenError: as `write`.
         """
         self.write(vocabulary.record(vocabulary.END), timeout)
+        self._over.confirm(None if timeout is None else monotonic() + timeout)
 
     def flush(self) -> None:
         """Wait until what was written is delivered; see `Communicator.flush`.
@@ -217,12 +206,18 @@ class Link:
             for member in members:
                 message.after = before if isinstance(before, int) else before.number_for(member)
                 try:
-                    member.communicator.write(message, None if deadline is None else _rest(deadline))
+                    if self._over.keeps:
+                        self._over.write(member, message, deadline)
+                    else:
+                        member.communicator.write(message, None if deadline is None else _rest(deadline))
                 except CommunicatorError as error:
                     if self._closed:
                         raise
-                    self._stop_writing(member)
-                    self._tell_of_broken(member, error)
+                    self._over.give_up(member, error)
+                    if message.signal in vocabulary.URGENT:
+                        self._over.go_over_aside()
+                    else:
+                        self._over.go_over(deadline)
                 else:
                     break
             else:
@@ -231,10 +226,8 @@ class Link:
             self._numbers.give_up(message.sequence)
             raise
         self._numbers.written(message.sequence, member)
-
-    def _stop_writing(self, member: Member) -> None:
-        member.writable = False
-        self._ways = {}
+        if self._over.acknowledges:
+            self._over.keep(message, member, deadline)
 
     def _candidates(self, signal: str | None, size: int) -> list[Member]:
         """The members that can carry a message, the most suitable first."""
@@ -244,12 +237,12 @@ class Link:
             ways = self._ways  # another one as soon as this one is out of date
             route = self._routes.get(kind)
             members = [member for member in self.members if member.writable]
-            members.sort(key=lambda member: (member.name != route, large and not _zero_copy(member)))
+            members.sort(key=lambda member: (member.name != route, large and not member.zero_copy))
             ways[kind, large] = members
         if not members:
             raise self._nobody_left()
         if self._limited:
-            able = [member for member in members if _fits(member, size)]
+            able = [member for member in members if member.fits(size)]
             if not able:
                 raise _too_large(size, members)
             return able
@@ -279,17 +272,24 @@ class Link:
             raise self._forked()
         deadline = None if timeout is None else monotonic() + timeout
         while not self._ready:
-            self._ready = [m for m in self._next_ones(deadline) if m.signal not in vocabulary.UNHEARD]
+            found = self._next_ones(deadline)
+            self._ready = [message for message in found if message.signal not in vocabulary.UNHEARD]
+            if len(self._ready) < len(found):
+                self._ready += self._heed(found)
             self._ready.reverse()
         return self._ready.pop()
 
     def look_everywhere(self) -> None:
         """Have the next reads ask every member, whether its descriptor says that it has work or not.
 
-        A descriptor may be late to tell, as that of an attentive reader of shared memory; when the peer is dead,
-        nobody waits for it any more.
+        A descriptor may be late to tell, as that of an attentive reader of shared memory.
         """
         self._with_work = [member for member in self.members if member.readable]
+
+    def peer_is_gone(self) -> None:
+        """Take note that the peer is dead: what is there is all that there is, and nothing is waited for."""
+        self._over.peer_gone = True
+        self.look_everywhere()
 
     def fileno(self) -> int:
         """A descriptor that is readable when `read` has work; not when all that is left is to raise EndOfMessages."""
@@ -323,6 +323,7 @@ class Link:
     def close(self) -> None:
         """Close every communicator. A thread that reads or writes is woken, and raises ClosedError."""
         self._closed = True
+        self._over.close()
         if self._bell is not None:
             self._bell.ring()
         if self._selector is not None:
@@ -342,13 +343,14 @@ class Link:
             raise _closed()
         readable = [member for member in self.members if member.readable]
         if self._some_ended:
-            found = self._look_for_lost([member for member in readable if member.carries_messages])
+            found = self._look_for_lost([member for member in readable if member.carries_messages and not member.left])
             if found is not None:
                 return found
         if not readable:
             raise EndOfMessages
         if len(readable) == 1:
             return self._read_member(readable[0], _rest(deadline))
+        self._over.reader = get_ident()
         member = self._next_with_work(readable, deadline)
         if not member.readable:
             return []
@@ -411,15 +413,17 @@ class Link:
             return self._take(member, member.communicator.read(timeout))
         except EndOfMessages:
             self._stop_reading(member)
+            self._over.ask_for_rest(member)
         except CommunicatorError as error:
             if self._closed:
                 raise
             self._stop_reading(member)
             self.reading_failed = True
-            self._stop_writing(member)
+            self._over.give_up(member, error)
             if getattr(error.__cause__, "errno", None) != EBADF:  # else the descriptor may be another's by now
                 member.communicator.close()  # a peer that lives shall know that nobody listens any more
-            self._tell_of_broken(member, error)
+            self._over.ask_for_rest(member)
+            self._over.go_over_aside()
         return []
 
     def _take(self, member: Member, message: Message) -> list[Message]:
@@ -430,13 +434,19 @@ class Link:
         """
         message.communicator = member.name
         member.messages += 1
-        member.bytes += message.nbytes
+        size = message.nbytes
+        member.bytes += size
         if self.encoding == codec.JSON and message.codec in codec.PICKLES:
             message.codec += codec.WITHHELD
         if message.sequence == 0:
             return [message]
         ledger = self._ledger(member, message.rank)
-        if not ledger.enter(message):
+        new = ledger.enter(message)
+        if self._over.acknowledges:
+            ledger.unacknowledged += size + MESSAGE_BYTES  # what comes twice counts, as it is kept
+            if ledger.unacknowledged >= ACKNOWLEDGED_BYTES:
+                self._over.acknowledge(message.rank, ledger)
+        if not new:
             return []
         return ledger.hold(message) if message.after > ledger.complete else ledger.release(message)
 
@@ -448,12 +458,14 @@ class Link:
         ledger = self._ledgers.get(rank)
         if ledger is None:
             ledger = self._ledgers[rank] = Ledger()
+            ledger.unacknowledged = ACKNOWLEDGED_BYTES  # the first message is acknowledged at once
         return ledger
 
     def _look_for_lost(self, ways: list[Member]) -> list[Message] | None:
         """See whether something is waited for that was lost with a member that has ended, and wait no longer then.
 
-        What a message waits for was written before it. So where writing is arriving, it can be read when the message
+        A peer that writes again what was lost also says what it cannot (see `failover`). Of another one we know that
+        what a message waits for was written before it. So where writing is arriving, it can be read when the message
         has been; and if nothing can be read any more, it is not there.
 
         Args:
@@ -464,9 +476,11 @@ class Link:
         """
         if not any(ledger.holds for ledger in self._ledgers.values()):
             return None
+        if ways and self._over.all_comes:
+            return None
         if len(ways) > 1 and any(member in ways for member in self._with_work):
             return None
-        if not all(map(_is_prompt, ways)):
+        if not all(member.prompt for member in ways):
             return None
         for member in ways:  # a descriptor may be late to tell of what can be read already
             try:
@@ -480,8 +494,17 @@ class Link:
     def _stop_reading(self, member: Member) -> None:
         member.readable = False
         self._some_ended = self._some_ended or member.carries_messages
+        if not self.hears:
+            self._over.kept.abandon()
         if self._selector is not None:
             self._selector.unregister(member.descriptor)
+
+    def _heed(self, messages: list[Message]) -> list[Message]:
+        """Act on what the peer's Link says, which is never given; gives the messages that wait no longer."""
+        notes = [message for message in messages if message.signal in vocabulary.UNHEARD]
+        released = [message for note in notes for message in self._over.heed(note)]
+        found = [message for message in released if message.signal not in vocabulary.UNHEARD]
+        return found + self._heed(released) if len(found) < len(released) else found
 
     # Both
 
@@ -497,28 +520,9 @@ class Link:
             self._on_broken(member.name, error)
 
 
-def _limit(member: Member) -> int | None:
-    return member.communicator.capabilities.max_message
-
-
-def _fits(member: Member, size: int) -> bool:
-    limit = _limit(member)
-    return limit is None or size <= limit
-
-
 def _too_large(size: int, members: list[Member]) -> MessageTooLargeError:
-    limits = ", ".join(f"{member.name} takes {_limit(member)}" for member in members)
+    limits = ", ".join(f"{member.name} takes {member.limit}" for member in members)
     return MessageTooLargeError(f"a message of {size} bytes: {limits}; send it in parts, or add a communicator")
-
-
-def _zero_copy(member: Member) -> bool:
-    return member.communicator.capabilities.zero_copy
-
-
-def _is_prompt(member: Member) -> bool:
-    """Whether what was written can be read at once."""
-    capabilities = member.communicator.capabilities
-    return capabilities.delivery == "write" and not capabilities.crosses_hosts
 
 
 def _closed() -> ClosedError:

@@ -10,7 +10,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tasklink.errors import TasklinkError
+    from tasklink.errors import CommunicatorError, TasklinkError
     from tasklink.message import Message
 
 
@@ -40,10 +40,13 @@ class Traffic:
     Attributes:
         messages: number of messages.
         bytes: bytes of contents.
+        resent: how many more the Task had written to it, and wrote again to another one when this one broke; some of
+            them may have come twice, and were given once.
     """
 
     messages: int = 0
     bytes: int = 0
+    resent: int = 0
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -64,6 +67,8 @@ class TaskResult:
         missing: the numbers of messages that were sent and have not arrived.
         duration: seconds from the start of the process to its end.
         communicators: what each communicator has brought, by its name.
+        broken: how a communicator failed, by its name; empty when none did. The others went on: see `missing` for
+            what was lost all the same.
         pid: of the process; None if it never was.
     """
 
@@ -79,6 +84,7 @@ class TaskResult:
     missing: tuple[range, ...] = ()
     duration: float = 0.0
     communicators: Mapping[str, Traffic] = attrs.field(factory=dict, repr=False)
+    broken: Mapping[str, CommunicatorError] = attrs.field(factory=dict, repr=False)
     pid: int | None = None
 
     @property

@@ -204,7 +204,7 @@ class Run:
         afterwards, by a descendant that goes on. What was flushed may be on its way through a thread of ours, and show
         nowhere meanwhile: then the end is waited for, which does not come while a descendant has the channel.
         """
-        self._link.look_everywhere()
+        self._link.peer_is_gone()
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
         output, messages = DRAINED_OUTPUT, DRAINED_MESSAGES
@@ -390,6 +390,7 @@ class Run:
             missing=tuple(self._link.missing),
             duration=self._clock.duration,
             communicators=self._traffic(),
+            broken=dict(evidence.broken),
             pid=self._reception.info.pid,
         )
         if verdict.error is not None:
@@ -401,7 +402,9 @@ class Run:
         traffic = dict.fromkeys(self._plan.names, Traffic())
         for member in self._link.members:
             so_far = traffic[member.name]
-            traffic[member.name] = Traffic(so_far.messages + member.messages, so_far.bytes + member.bytes)
+            traffic[member.name] = Traffic(
+                so_far.messages + member.messages, so_far.bytes + member.bytes, so_far.resent + member.resent
+            )
         return traffic
 
     def _close(self) -> None:

@@ -26,6 +26,14 @@ From the Link of either side:
     tasklink.void        the message of this number was never sent: its writer was told so by an exception
     tasklink.end         the last message: its own number is the number of all
 
+Between the Links, where they have several communicators:
+
+    tasklink.acknowledged    the highest number that has come, what is missing below it as "FIRST-LAST FIRST-LAST …",
+                             then the names of the communicators that are not read any more
+    tasklink.acknowledge     do so at once
+    tasklink.broken          a communicator that is written no more, why, how many messages were written again, and
+                             the numbers of those that could not be, as above
+
 Captured output:
 
     tasklink.stdout, tasklink.stderr    bytes as they came; outside the numbering
@@ -58,6 +66,10 @@ RESUME = "tasklink.resume"
 VOID = "tasklink.void"
 END = "tasklink.end"
 
+ACKNOWLEDGED = "tasklink.acknowledged"
+ACKNOWLEDGE = "tasklink.acknowledge"
+BROKEN = "tasklink.broken"
+
 STDOUT = "tasklink.stdout"
 STDERR = "tasklink.stderr"
 
@@ -65,10 +77,10 @@ STDERR = "tasklink.stderr"
 KINDS = ("report", "signal", "log", "progress", "result", "control")
 
 # These do not wait for what was sent before them.
-URGENT = frozenset({CANCEL, PAUSE, RESUME, PAUSED, VOID})
+URGENT = frozenset({CANCEL, PAUSE, RESUME, PAUSED, VOID, ACKNOWLEDGED, ACKNOWLEDGE, BROKEN})
 OUTPUT = frozenset({STDOUT, STDERR})
 # These are for the Link that reads; it does not give them.
-UNHEARD = frozenset({VOID, END})
+UNHEARD = frozenset({VOID, END, ACKNOWLEDGED, ACKNOWLEDGE, BROKEN})
 
 
 def kind(signal: str | None) -> str:
