@@ -3,7 +3,9 @@
 The rules. Each holds for one direction, from a writer to a reader; the other direction is another one, with its own
 numbers.
 
-1.  The writer keeps each message, with the member that took it, until the reader has acknowledged it (`kept`).
+1.  The writer keeps each message, with the member that it goes over, until the reader has acknowledged it (`kept`). It
+    is kept before it is written, and a member that is given up is marked so before what it took is looked for. So
+    whoever writes either finds the mark, or is found.
 2.  The reader acknowledges all that has come by one note: up to which number, but for which. So when one is lost, the
     next one says as much. It does so for the first message, whenever enough has come, and when it is asked.
 3.  A member has broken when a write to it fails or stalls, when the reader says that it can be read no more, and when
@@ -37,7 +39,7 @@ from time import monotonic
 
 from tasklink import vocabulary
 from tasklink.errors import BrokenError, CommunicatorError, MessageTooLargeError
-from tasklink.kept import KEPT_BYTES, Kept
+from tasklink.kept import KEPT_BYTES, Kept, is_borrowed
 from tasklink.ledger import Ledger, numbers_in, spell
 from tasklink.turn import rest_of, take
 
@@ -117,43 +119,39 @@ class FailOver:
 
     # As the writer
 
-    def write(self, member: Member, message: Message, deadline: float | None) -> None:
-        """Write to a member; one that does not take the message while the peer answers elsewhere has broken.
+    def write(self, member: Member, message: Message, deadline: float | None) -> bool:
+        """Keep a message, and write it to a member; True if its writer is to `wait_for_room` then.
 
         Raises:
+            BrokenError: the member has broken; also when it does not take the message while the peer answers elsewhere.
             TimeoutError, CommunicatorError: as `Communicator.write`.
         """
-        large = message.nbytes >= _LARGE
-        if large:
-            member.underway[get_ident()] = message.nbytes
+        size = self.kept.add(message, member)
         try:
-            self._write_unless_stalled(member, message, deadline)
-        finally:
-            if large:
-                member.underway.pop(get_ident(), None)
+            times = 1
+            if size < _LARGE and deadline is None and member.writable and not member.underway:
+                try:  # as `_write_kept` would, only sooner: most messages go this way
+                    member.communicator.write(message, STALLED_AFTER)
+                except TimeoutError:
+                    self._check_stalled(member, STALLED_AFTER)
+                    times = 2
+                else:
+                    return self.kept.nbytes > KEPT_BYTES
+            self._write_kept(member, message, deadline, times)
+        except BaseException:
+            self._forget(message)
+            raise
+        return self.kept.nbytes > KEPT_BYTES or is_borrowed(message)
 
-    def keep(self, message: Message, member: Member, deadline: float | None) -> None:
-        """Keep a message that was written until it is acknowledged; wait for that where it cannot be kept otherwise."""
-        if not self.keeps and member.writable:  # in this order: it may break now, and be the last but one
-            return
-        kept = self.kept
-        number = message.sequence
-        own = kept.add(message, member)
-        urgent = message.signal in vocabulary.URGENT
-        if not member.writable:
-            self.failing.add(member)  # again: whoever has written again what it took did not know of this message
-            if urgent:
-                self.go_over_aside()
-            else:
-                self.go_over(deadline)
-        if own and kept.nbytes <= KEPT_BYTES:
-            return
+    def wait_for_room(self, message: Message, deadline: float | None) -> None:
+        """Wait for acknowledgements after a `write`; what there is no room for is let go then."""
+        kept, number, borrowed = self.kept, message.sequence, is_borrowed(message)
         try:
-            if not urgent:
-                self._wait_for_answer(lambda: kept.nbytes <= KEPT_BYTES and (own or number not in kept), deadline)
+            if message.signal not in vocabulary.URGENT:
+                self._wait_for_answer(lambda: kept.nbytes <= KEPT_BYTES and not (borrowed and number in kept), deadline)
         finally:
             with self._resending:  # whose memory is the caller's again is not written any more
-                kept.let_go(None if own else number)
+                kept.let_go(number if borrowed else None)
 
     def give_up(self, member: Member, error: CommunicatorError, *, told: bool = True) -> None:
         """Write no more to a member. What it took is written again by `go_over`, which is still to be called.
@@ -224,24 +222,49 @@ class FailOver:
             if not self._ask_everywhere(deadline) and silent:
                 return
 
-    def _write_unless_stalled(self, member: Member, message: Message, deadline: float | None) -> None:
-        times = 1
+    def _forget(self, message: Message) -> None:
+        """Keep no longer a message that was not written, and whose memory is the caller's again."""
+        self.kept.forget(message.sequence)
+        if self.failing:
+            with self._resending:  # who is writing it again has found it before
+                pass
+
+    def _write_kept(self, member: Member, message: Message, deadline: float | None, times: int = 1) -> None:
+        """Write to a member, unless it has been given up; one that does not take the message may have stalled."""
+        if not member.writable:
+            raise BrokenError(f"it is written no more: {member.reason}")
+        if message.nbytes < _LARGE:
+            self._write_unless_stalled(member, message, deadline, times)
+            return
+        member.underway[get_ident()] = message.nbytes
+        try:
+            self._write_unless_stalled(member, message, deadline, times)
+        finally:
+            member.underway.pop(get_ident(), None)
+
+    def _write_unless_stalled(self, member: Member, message: Message, deadline: float | None, times: int) -> None:
         while True:
-            patience = times * STALLED_AFTER
-            if member.underway:
-                patience += times * sum(list(member.underway.values())) / SLOWEST
+            patience = times * (STALLED_AFTER + sum(list(member.underway.values())) / SLOWEST)
             rest = None if deadline is None else max(0.0, deadline - monotonic())
             try:
                 member.communicator.write(message, patience if rest is None else min(rest, patience))
             except TimeoutError:
                 if rest is not None and rest <= patience:
                     raise
-                if self._answers_without(member):
-                    text = f"it has taken no message for {patience:.3g} s, while its peer answers over another one"
-                    raise BrokenError(text) from None
+                self._check_stalled(member, patience)
                 times *= 2  # it begins anew, and shall come to an end over a slow network, too
             else:
                 return
+
+    def _check_stalled(self, member: Member, patience: float) -> None:
+        """See whether a member that has taken no message has broken, or the peer is slow.
+
+        Raises:
+            BrokenError: it has.
+        """
+        if self._answers_without(member):
+            text = f"it has taken no message for {patience:.3g} s, while its peer answers over another one"
+            raise BrokenError(text) from None
 
     def _answers_without(self, member: Member) -> bool:
         """Whether the peer reads what the other members bring."""
@@ -267,24 +290,16 @@ class FailOver:
 
     def _write_all_again(self, member: Member, deadline: float | None) -> None:
         """Write again what one member has taken, also what it is still taking; then it fails no more."""
-        from _bisect import bisect_right  # noqa: PLC0415 - most links never break
-
-        count = 0
-        numbers = [0]  # in order, of what went the same way
-        while member in self.failing:
-            for message in self.kept.of(member):
-                if message.signal not in vocabulary.URGENT:
-                    index = bisect_right(numbers, message.sequence)
-                    message.after = max(message.after, numbers[index - 1])
-                    numbers.insert(index, message.sequence)
-                count += self._write_again(message, member, deadline)
-            self.failing.discard(member)
-            if self.kept.of(member):  # by a write that has returned since: see `keep`
-                self.failing.add(member)
+        count = before = 0
+        for message in self.kept.of(member):
+            if message.signal not in vocabulary.URGENT:
+                message.after = max(message.after, before)  # they went the same way
+                before = message.sequence
+            count += self._write_again(message, member, deadline)
+        self.failing.discard(member)
         lost = self.kept.let_go_of(member)[:_MOST_RANGES]
-        reason = str(member.reason)[:_LONGEST_REASON]
-        note = vocabulary.record(vocabulary.BROKEN, member.name, reason, str(count), spell(lost))
-        told = self._note(note, self._of_rank(member.rank), deadline, everywhere=True)
+        texts = member.name, str(member.reason)[:_LONGEST_REASON], str(count), spell(lost)
+        told = self._note_everywhere(vocabulary.BROKEN, texts, member.rank, deadline)
         if not told and deadline is not None and monotonic() >= deadline:
             self.failing.add(member)
             raise TimeoutError("the peer could not be told in time which communicator is written no more")
@@ -295,16 +310,19 @@ class FailOver:
         except (BrokenError, MessageTooLargeError):
             candidates = []
         for member in self._of_rank(broken.rank, candidates):
+            if not self.kept.move(message.sequence, member):
+                return False  # it has come
             try:
-                self.write(member, message, deadline)
+                self._write_kept(member, message, deadline)
             except CommunicatorError as error:
                 if self._closed:
                     raise
-                self.give_up(member, error, told=False)
+                if member.writable:
+                    self.give_up(member, error, told=False)
+            except BaseException:
+                self.kept.move(message.sequence, broken)
+                raise
             else:
-                self.kept.moved(message.sequence, member)
-                if not member.writable:
-                    self.failing.add(member)  # as in `keep`
                 return True
         self.kept.let_go(message.sequence)
         return False
@@ -325,7 +343,7 @@ class FailOver:
             for member in self._members:
                 if member.writable:
                     note = vocabulary.record(vocabulary.ACKNOWLEDGE)
-                    self._note(note, [member], monotonic() + _NOTE_SECONDS, on_error=self.give_up)
+                    self._note(note, [member], monotonic() + _NOTE_SECONDS, self.give_up)
             if not self.failing:
                 return found
 
@@ -350,8 +368,13 @@ class FailOver:
         """Tell the peer what has come, and which members are not read any more."""
         highest, missing = ledger.came(_MOST_RANGES)
         ended = [member.name for member in self._of_rank(rank) if member.carries_messages and not member.readable]
-        note = vocabulary.record(vocabulary.ACKNOWLEDGED, str(highest), spell(missing), *ended)
-        if self._note(note, self._of_rank(rank), monotonic() + _NOTE_SECONDS, everywhere=everywhere):
+        texts = str(highest), spell(missing), *ended
+        deadline = monotonic() + _NOTE_SECONDS
+        if everywhere:
+            told = self._note_everywhere(vocabulary.ACKNOWLEDGED, texts, rank, deadline)
+        else:
+            told = self._note(vocabulary.record(vocabulary.ACKNOWLEDGED, *texts), self._of_rank(rank), deadline)
+        if told:
             ledger.unacknowledged = 0
 
     def ask_for_rest(self, member: Member) -> None:
@@ -395,9 +418,9 @@ class FailOver:
         name, reason, count, lost = vocabulary.texts(note, 4)
         for member in self._of_rank(note.rank):
             if member.name == name and member.carries_messages:
+                if not member.left and count.isdecimal() and len(count) < _LONGEST_COUNT:
+                    member.resent = int(count)  # said over each of the others
                 member.left = True
-                if count.isdecimal() and len(count) < _LONGEST_COUNT:
-                    member.resent += int(count)
                 error = BrokenError(f"the peer writes to it no more: {reason[:_LONGEST_REASON]}")
                 if member.writable:
                     self.give_up(member, error)  # where one direction has broken, the other one may have, too
@@ -411,37 +434,43 @@ class FailOver:
     # Both
 
     def _note(
-        self, note: Message, members: Iterable[Member], deadline: float | None, *, everywhere: bool = False,
+        self, note: Message, members: Iterable[Member], deadline: float | None,
         on_error: Callable[[Member, CommunicatorError], object] = lambda *_: None,
     ) -> bool:  # fmt: skip
-        """Tell the peer's Link something, over the first of these members that takes it, or over all that do.
+        """Tell the peer's Link something, over the first of these members that takes it; False if none does.
 
         Only over those that are known to reach it, those first that bring something themselves. That one fails is
         mostly no news: the peer may just have ended, and whoever reads it will find out.
         """
-        number = note.sequence = self._numbers.draw()[0]
-        note.rank = self._rank
-        taken = None
-        for member in sorted(members, key=lambda member: not member.readable):
-            if not (member.writable and (member.known or member.messages)):
-                continue
-            try:
-                member.communicator.write(note, rest_of(deadline))
-            except TimeoutError:
-                continue
-            except CommunicatorError as error:
-                on_error(member, error)
-                continue
-            taken = member
-            if not everywhere:
-                break
-        if taken is None:
-            self._numbers.give_up(number)
+        able = [member for member in members if member.writable and (member.known or member.messages)]
+        if not able:
             return False
-        self._numbers.written(number, taken)
-        if self.keeps:
-            self.kept.add(note, taken)
-        return True
+        note.rank = self._rank
+        try:
+            self._numbers.draw(note)
+            for member in sorted(able, key=lambda member: not member.readable):
+                if self.keeps:
+                    self.kept.add(note, member)
+                try:
+                    if member.writable:  # also now that it is kept: see rule 1
+                        member.communicator.write(note, rest_of(deadline))
+                        self._numbers.written(note, member)
+                        return True
+                except TimeoutError:
+                    pass
+                except CommunicatorError as error:
+                    on_error(member, error)
+            return False
+        finally:
+            if self._numbers.under_way(note):
+                self.kept.forget(note.sequence)
+                self._numbers.give_up(note)
+
+    def _note_everywhere(self, signal: str, texts: Iterable[str], rank: int | None, deadline: float | None) -> bool:
+        """Tell the same over every member, since any of them may have broken; False if none takes it."""
+        members = self._of_rank(rank)
+        told = [self._note(vocabulary.record(signal, *texts), [member], deadline) for member in members]
+        return any(told)
 
     def _of_rank(self, rank: int | None, members: Iterable[Member] | None = None) -> list[Member]:
         """Those that have the same peer, as far as is known."""

@@ -55,7 +55,6 @@ class Kept:
         self._let_go: dict[Way, list[range]] = {}
         self._lock = RLock()  # a signal handler that writes may interrupt whoever has it
         self._highest = 0  # as the peer has said last
-        self._missing: Sequence[range] = ()
         self._gates: list[LockType] = []  # each is held by a thread that waits
         self._abandoned = False
 
@@ -65,39 +64,32 @@ class Kept:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def add(self, message: Message, way: Way) -> bool:
-        """Keep a message that was written; False when its contents are still the caller's memory."""
-        number, buffers = message.sequence, message.buffers
+    def add(self, message: Message, way: Way) -> int:
+        """Keep a message that is about to be written; gives the bytes of its contents."""
+        buffers = message.buffers
         assert buffers is not None
-        own = len(buffers) == 1 and type(buffers[0]) is bytes
-        if not own:
-            own = all(type(buffer) is bytes for buffer in buffers)
-            if not own and message.nbytes <= ACKNOWLEDGED_BYTES:
-                message = self._copied(message, buffers)
-                own = True
-        size = cost(message)
-        with self._lock:
-            # It may have been acknowledged before its `write` has returned.
-            if number > self._highest or not self._has_come(number):
-                self._messages[number] = way, message, size
-                self.nbytes += size
-        return own
+        if len(buffers) == 1 and type(buffers[0]) is bytes:
+            size = len(buffers[0])
+        else:
+            message = self._copied(message, buffers)
+            size = message.nbytes
+        cost = size + MESSAGE_BYTES
+        self._messages[message.sequence] = way, message, cost  # without the lock: others copy before they iterate
+        self.nbytes += cost  # as well: it is counted anew with each acknowledgement
+        return size
 
     @property
     def oldest(self) -> int:
         """The lowest number; 0 when nothing is kept."""
-        with self._lock:
-            return min(self._messages, default=0)
+        return min(list(self._messages), default=0)
 
     def way_of(self, number: int) -> Way:
         """Which way a message was written; None when it is not kept any more."""
-        with self._lock:
-            return self._messages[number][0] if number in self._messages else None
+        return self._messages.get(number, (None,))[0]
 
     def of(self, way: Way) -> list[Message]:
         """The messages that were written this way, in the order of their numbers."""
-        with self._lock:
-            found = [message for taken, message, _ in self._messages.values() if taken is way]
+        found = [message for taken, message, _ in list(self._messages.values()) if taken is way]
         return sorted(found, key=lambda message: message.sequence)
 
     def let_go_of(self, way: Way) -> list[range]:
@@ -105,21 +97,30 @@ class Kept:
         with self._lock:
             return list(self._let_go.get(way, ()))
 
-    def moved(self, number: int, way: Way) -> None:
-        """Take note that a message was written again, another way."""
+    def move(self, number: int, way: Way) -> bool:
+        """Take note that a message is about to be written again, another way; False when it is not kept any more."""
         with self._lock:
-            if number in self._messages:
-                self._messages[number] = way, *self._messages[number][1:]
+            if number not in self._messages:
+                return False
+            self._messages[number] = way, *self._messages[number][1:]
+            return True
+
+    def forget(self, number: int) -> None:
+        """Keep a message no longer that was not written."""
+        with self._lock:
+            self._messages.pop(number, None)
+            self._copies.pop(number, None)
 
     def acknowledge(self, highest: int, missing: Sequence[range]) -> None:
         """Keep no longer what has come: all up to the highest number but what is missing."""
         with self._lock:
             self.answers += 1
             if highest >= self._highest:  # else it was sent again, and says less than is known
-                self._highest, self._missing = highest, missing
-                come = self._has_come if missing else highest.__ge__
-                for number in list(filter(come, self._messages)):
-                    del self._messages[number]
+                self._highest = highest
+                for number in [number for number in list(self._messages) if number <= highest]:
+                    if missing and any(number in gap for gap in missing):
+                        continue
+                    self._messages.pop(number, None)
                     if number in self._copies:
                         self._put_by(self._copies.pop(number))
                 complete = missing[0].start if missing else highest + 1
@@ -136,8 +137,7 @@ class Kept:
             for oldest in sorted(self._messages) if self.nbytes > KEPT_BYTES else ():
                 if self.nbytes <= KEPT_BYTES:
                     break
-                self.nbytes -= self._messages[oldest][2]
-                self._drop(oldest)
+                self.nbytes -= self._drop(oldest)
 
     def abandon(self) -> None:
         """Wake who waits: nothing will be acknowledged any more."""
@@ -158,10 +158,11 @@ class Kept:
             if not gate.acquire(True, max(0.0, deadline - monotonic())):
                 return done()
 
-    def _drop(self, number: int) -> None:
-        if number in self._messages:
-            way, *_ = self._messages.pop(number)
-            self._copies.pop(number, None)
+    def _drop(self, number: int) -> int:
+        """Take note that a message was let go; gives what it counted."""
+        way, _, size = self._messages.pop(number, (None, None, 0))
+        self._copies.pop(number, None)
+        if size:
             ranges = self._let_go.setdefault(way, [])
             if ranges and ranges[-1].stop == number:
                 ranges[-1] = range(ranges[-1].start, number + 1)
@@ -170,18 +171,19 @@ class Kept:
             if len(ranges) > _MOST_RANGES:
                 ranges.sort(key=lambda one: one.start)
                 ranges[:2] = [range(ranges[0].start, ranges[1].stop)]
-
-    def _has_come(self, number: int) -> bool:
-        return number <= self._highest and not any(number in gap for gap in self._missing)
+        return size
 
     def _changed(self) -> None:
-        """Count anew, since a signal handler may have interrupted the counting; and wake who waits."""
-        self.nbytes = sum([size for _, _, size in self._messages.values()])
+        """Count anew, since other threads may have counted at once; and wake who waits."""
+        self.nbytes = sum([size for _, _, size in list(self._messages.values())])
         for gate in self._gates:
             gate.release()
         self._gates.clear()
 
     def _copied(self, message: Message, buffers: list[Buffer]) -> Message:
+        """Copy what the caller may change, unless it is too large."""
+        if is_borrowed(message) or all(type(buffer) is bytes for buffer in buffers):
+            return message
         copies: list[Buffer] = []
         used: list[bytearray] = []
         for buffer in buffers:
@@ -213,6 +215,8 @@ class Kept:
             self._spare.pop()
 
 
-def cost(message: Message) -> int:
-    """What a message counts."""
-    return message.nbytes + MESSAGE_BYTES
+def is_borrowed(message: Message) -> bool:
+    """Whether the contents that are kept are the caller's memory, since they are too large to be copied."""
+    if message.nbytes <= ACKNOWLEDGED_BYTES:
+        return False
+    return not all(type(buffer) is bytes for buffer in message.buffers or ())

@@ -64,6 +64,9 @@ class Before:
 class Numbers:
     """The numbers of what is written, and which of them are under way. For any number of threads.
 
+    A signal handler may raise between any two bytecodes. A number is a message's as soon as one store says that this
+    message is under way with it, and from then on `give_up` finds it: whoever draws calls that when anything is raised.
+
     Attributes:
         gaps: numbers that nobody will use, of which the reader has not been told.
     """
@@ -72,11 +75,11 @@ class Numbers:
         self.gaps: list[int] = []
         self._lock = RLock()
         self._last = 0
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, Message | None] = {}  # None: it is a gap
         self._last_by_way: dict[Way, int] = {}  # the highest that has been written, for each
 
-    def draw(self) -> tuple[int, int | Before]:
-        """Give a new number, and after which one its message may be delivered; a Before if that depends on the way.
+    def draw(self, message: Message) -> int | Before:
+        """Give a message a new number; says after which one it may be delivered, a Before if that depends on the way.
 
         Raises:
             BusyError: a signal handler has interrupted this thread in here.
@@ -84,26 +87,39 @@ class Numbers:
         if self._lock._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks, too
             raise _busy()
         with self._lock:
-            number = self._last = self._last + 1
             under_way = self._under_way
+            message.sequence = number = self._last + 1
             before = Before(min(under_way) - 1, self._last_by_way.copy()) if under_way else number - 1
-            under_way.add(number)
-            return number, before
+            under_way[number] = message  # from now on it is drawn; if no more comes, by `give_up` or by who is next
+            self._last = number
+            return before
 
-    def written(self, number: int, way: Way) -> None:
-        """Take note that the message of this number has been handed to a communicator."""
+    def under_way(self, message: Message) -> bool:
+        """Whether a message has a number that was not written with it."""
+        return self._under_way.get(message.sequence) is message
+
+    def written(self, message: Message, way: Way) -> None:
+        """Take note that a message has been handed to a communicator."""
+        number = message.sequence
         with self._lock:
-            self._under_way.discard(number)
             if number > self._last_by_way.get(way, 0):
                 self._last_by_way[way] = number
+            self._under_way.pop(number, None)
 
-    def give_up(self, number: int) -> None:
-        """Make a number a gap. It stays under way until the reader has been told: nothing says that it comes after."""
+    def give_up(self, message: Message) -> None:
+        """Make the number of a message a gap, if it is under way.
+
+        It stays so until the reader has been told: nothing says that it comes after.
+        """
         with self._lock:
-            self.gaps.append(number)
+            number = message.sequence
+            if self._under_way.get(number) is message:
+                self._last = max(self._last, number)
+                self.gaps.append(number)
+                self._under_way[number] = None
 
-    def next_gap(self) -> int | None:
-        """Take one of the gaps, to tell the reader of it; None when there is none.
+    def take_gap(self, void: Message) -> bool:
+        """Give one of the gaps to the message that tells the reader of it; False when there is none.
 
         Raises:
             BusyError: as `draw`.
@@ -111,7 +127,12 @@ class Numbers:
         if self._lock._is_owned():  # type: ignore[attr-defined]  # as above
             raise _busy()
         with self._lock:
-            return self.gaps.pop() if self.gaps else None
+            if not self.gaps:
+                return False
+            void.sequence = number = self.gaps[-1]
+            self._under_way[number] = void
+            self.gaps.pop()
+            return True
 
 
 def _busy() -> BusyError:

@@ -153,8 +153,12 @@ class Link:
             members = self._candidates(message.signal, outgoing.nbytes)
         if self._numbers.gaps:
             self._fill_gaps(deadline)
-        outgoing.sequence, before = self._numbers.draw()
-        self._write_numbered(outgoing, members, 0 if message.signal in vocabulary.URGENT else before, deadline)
+        try:
+            before = self._numbers.draw(outgoing)
+            self._write_numbered(outgoing, members, 0 if message.signal in vocabulary.URGENT else before, deadline)
+        except BaseException:
+            self._numbers.give_up(outgoing)
+            raise
 
     def allocate(self, nbytes: int) -> memoryview:
         """Give new memory for a buffer that is to be written; see `Communicator.allocate`."""
@@ -190,44 +194,44 @@ class Link:
 
     def _fill_gaps(self, deadline: float | None) -> None:
         """Tell the reader of numbers that nobody will use, or it would wait for them."""
-        number = self._numbers.next_gap()
-        while number is not None:
-            void = vocabulary.record(vocabulary.VOID)
-            void.sequence = number
-            self._write_numbered(void, self._candidates(void.signal, 0), 0, deadline)
-            number = self._numbers.next_gap()
+        void = vocabulary.record(vocabulary.VOID)
+        try:
+            while self._numbers.take_gap(void):
+                self._write_numbered(void, self._candidates(void.signal, 0), 0, deadline)
+                void = vocabulary.record(vocabulary.VOID)
+        except BaseException:
+            self._numbers.give_up(void)
+            raise
 
     def _write_numbered(
         self, message: Message, members: list[Member], before: int | Before, deadline: float | None
     ) -> None:
         """Write to the first member that takes the message."""
         message.rank = self._rank
-        try:
-            for member in members:
-                message.after = before if isinstance(before, int) else before.number_for(member)
-                try:
-                    if self._over.keeps:
-                        self._over.write(member, message, deadline)
-                    else:
-                        member.communicator.write(message, None if deadline is None else _rest(deadline))
-                except CommunicatorError as error:
-                    if self._closed:
-                        raise
-                    self._over.give_up(member, error)
-                    if message.signal in vocabulary.URGENT:
-                        self._over.go_over_aside()
-                    else:
-                        self._over.go_over(deadline)
+        over, crowded = self._over, False
+        for member in members:
+            message.after = before if isinstance(before, int) else before.number_for(member)
+            try:
+                if over.keeps or not member.writable:  # in this order: it may break now, and be the last but one
+                    crowded = over.write(member, message, deadline)
                 else:
-                    break
+                    member.communicator.write(message, None if deadline is None else _rest(deadline))
+            except CommunicatorError as error:
+                if self._closed:
+                    raise
+                if member.writable:
+                    over.give_up(member, error)
+                if message.signal in vocabulary.URGENT:
+                    over.go_over_aside()
+                else:
+                    over.go_over(deadline)
             else:
-                raise self._nobody_left()  # noqa: TRY301 - a function around the loop would cost each message 0.1 us
-        except BaseException:
-            self._numbers.give_up(message.sequence)
-            raise
-        self._numbers.written(message.sequence, member)
-        if self._over.acknowledges:
-            self._over.keep(message, member, deadline)
+                break
+        else:
+            raise self._nobody_left()
+        self._numbers.written(message, member)
+        if crowded:
+            over.wait_for_room(message, deadline)
 
     def _candidates(self, signal: str | None, size: int) -> list[Member]:
         """The members that can carry a message, the most suitable first."""
