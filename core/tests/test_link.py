@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import select
 import signal
 import socket
+import sys
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager
@@ -36,6 +38,7 @@ from tasklink.stream import StreamCommunicator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from tasklink.communicator import Address, Communicator, Listener
     from tasklink.errors import CommunicatorError
@@ -137,6 +140,44 @@ class Cable(MemoryCommunicator):
         self.left = min(left, len(self._incoming._frames))
         self.dead = reading, writing
         self._incoming.bell.ring()
+
+
+class Struck(BaseException):
+    """What a signal handler raises here."""
+
+
+@contextmanager
+def raising_after(count: int) -> Iterator[None]:
+    """Raise where the interpreter runs signal handlers, after so many such places in the modules that number messages.
+
+    It runs them where a function begins, after a call, and when a loop goes on.
+    """
+    files = {module.__file__ for module in (link, ledger, failover, kept)}
+    places = 0
+    called: dict[int, bool] = {}  # by frame: the instruction before was such a one
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal places
+        if frame.f_code.co_filename not in files:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if called.get(id(frame), True):
+                places += 1
+                if places > count:
+                    raise Struck
+            operation = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            called[id(frame)] = operation.startswith(("CALL", "JUMP_BACKWARD", "RESUME"))
+        elif event == "return":
+            called.pop(id(frame), None)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def fail(error: BaseException) -> Callable[[], object]:
@@ -586,6 +627,30 @@ class TestWritesThatFail:
             writer.write(Message("after"))
             assert contents_of(reader) == ["before", "after"]
             assert reader.missing == []
+
+    @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.parametrize("contents", [b"struck", np.zeros(9)], ids=["immutable", "copied"])
+    def test_a_handler_that_raises_anywhere(self, count: int, contents: object) -> None:
+        """The message is given once or not at all, and is then not missing; the others are given in their order."""
+        struck = 0
+        with opened(*[MemoryCommunicator] * count) as (writer, reader):
+            while True:
+                writer.write(Message(struck))
+                try:
+                    with raising_after(struck):
+                        writer.write(Message(contents))
+                except Struck:
+                    pass
+                else:
+                    break
+                writer.write(Message("after"))
+                came = contents_of(reader)
+                contents_of(writer)  # what is acknowledged
+                assert (came[0], came[-1], len(came) <= 3) == (struck, "after", True)
+                assert all(np.array_equal(one, contents) for one in came[1:-1])  # type: ignore[call-overload]
+                assert reader.missing == []
+                struck += 1
+        assert struck > 15
 
     def test_a_full_channel(self) -> None:
         """A write that was too slow is given up for good, and the channel goes on."""
