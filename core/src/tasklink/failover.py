@@ -61,6 +61,8 @@ _LARGE = 1 << 20
 # More of what is missing is not acknowledged at once.
 _MOST_RANGES = 100
 _LONGEST_REASON = 300
+_LONGEST_COUNT = 20
+_TO_BE_ANSWERED = frozenset({vocabulary.END, vocabulary.ACKNOWLEDGE})
 # For notes of whoever reads: enough to come between the pieces of a large message.
 _NOTE_SECONDS = 0.05
 
@@ -150,8 +152,9 @@ class FailOver:
             if message.signal not in vocabulary.URGENT:
                 self._wait_for_answer(lambda: kept.nbytes <= KEPT_BYTES and not (borrowed and number in kept), deadline)
         finally:
-            with self._resending:  # whose memory is the caller's again is not written any more
-                kept.let_go(number if borrowed else None)
+            kept.let_go(number if borrowed else None)
+            if borrowed:
+                self._wait_until_unused()
 
     def give_up(self, member: Member, error: CommunicatorError, *, told: bool = True) -> None:
         """Write no more to a member. What it took is written again by `go_over`, which is still to be called.
@@ -223,11 +226,15 @@ class FailOver:
                 return
 
     def _forget(self, message: Message) -> None:
-        """Keep no longer a message that was not written, and whose memory is the caller's again."""
+        """Keep no longer a message that was not written."""
         self.kept.forget(message.sequence)
-        if self.failing:
-            with self._resending:  # who is writing it again has found it before
-                pass
+        if is_borrowed(message):
+            self._wait_until_unused()
+
+    def _wait_until_unused(self) -> None:
+        """Wait while another thread may be writing again what has just been let go: its memory is the caller's."""
+        with self._resending:
+            pass
 
     def _write_kept(self, member: Member, message: Message, deadline: float | None, times: int = 1) -> None:
         """Write to a member, unless it has been given up; one that does not take the message may have stalled."""
@@ -476,7 +483,3 @@ class FailOver:
         """Those that have the same peer, as far as is known."""
         every = self._members if members is None else members
         return [member for member in every if rank is None or member.rank in {rank, None}]
-
-
-_TO_BE_ANSWERED = frozenset({vocabulary.END, vocabulary.ACKNOWLEDGE})
-_LONGEST_COUNT = 20

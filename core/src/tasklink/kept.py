@@ -42,7 +42,7 @@ class Kept:
     """The messages of one sender that are not acknowledged. For any number of threads.
 
     Attributes:
-        nbytes: how much is kept, counted by `cost`.
+        nbytes: how much is kept, with `MESSAGE_BYTES` for each message.
         answers: how many acknowledgements have come. A peer that has given none may be one that never does.
     """
 

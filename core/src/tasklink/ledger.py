@@ -64,8 +64,8 @@ class Before:
 class Numbers:
     """The numbers of what is written, and which of them are under way. For any number of threads.
 
-    A signal handler may raise between any two bytecodes. A number is a message's as soon as one store says that this
-    message is under way with it, and from then on `give_up` finds it: whoever draws calls that when anything is raised.
+    A signal handler may raise between any two bytecodes. A number is drawn by one store, which says whose it is. Who
+    draws calls `give_up` when anything is raised, and that asks whether it was.
 
     Attributes:
         gaps: numbers that nobody will use, of which the reader has not been told.
@@ -90,7 +90,7 @@ class Numbers:
             under_way = self._under_way
             message.sequence = number = self._last + 1
             before = Before(min(under_way) - 1, self._last_by_way.copy()) if under_way else number - 1
-            under_way[number] = message  # from now on it is drawn; if no more comes, by `give_up` or by who is next
+            under_way[number] = message  # now it is drawn, even if something is raised before the next line
             self._last = number
             return before
 
@@ -113,7 +113,7 @@ class Numbers:
         """
         with self._lock:
             number = message.sequence
-            if self._under_way.get(number) is message:
+            if self._under_way.get(number) is message:  # else it was not drawn, and may be another's by now
                 self._last = max(self._last, number)
                 self.gaps.append(number)
                 self._under_way[number] = None
