@@ -275,12 +275,12 @@ class ZmqCommunicator(FramedCommunicator):
         size = sum(map(len, buffers))
         if size <= SMALL_BYTES:
             alone(self._small, deadline, self._send_unit, PARTS, [b"".join(buffers)], deadline)
+        elif size > WHOLE_BYTES:
+            alone(self._large, deadline, self._send_pieces, buffers, deadline)
         elif not all(map(len, buffers)):  # an empty part has a meaning of its own: see control
             alone(self._small, deadline, self._send_unit, STREAM, [b"".join(buffers)], deadline)
-        elif size <= WHOLE_BYTES:
-            alone(self._small, deadline, self._send_unit, PARTS, buffers, deadline)
         else:
-            alone(self._large, deadline, self._send_pieces, buffers, deadline)
+            alone(self._small, deadline, self._send_unit, PARTS, buffers, deadline)
 
     def _send_pieces(self, buffers: list[Buffer], deadline: float | None) -> None:
         try:

@@ -8,7 +8,8 @@ That is not only for secrecy. When a process has no descriptor left, libzmq 4.3 
 over ipc; so nobody shall be able to connect for whom there is no room.
 
 Over tcp CURVE encrypts everything, and a ZAP handler lets in who holds the one key that was made for the Task of this
-run. Who asks at the port that the address names is told two others, which are for this peer.
+run. Who asks at the port that the address names is told two others, which are for this peer. libzmq makes room for what
+a stranger claims to send before it has asked who that is, so every port has a limit for what may be claimed.
 
 The Executor's side only.
 """
@@ -31,7 +32,7 @@ from tasklink.communicator import Address, Listener
 from tasklink.errors import BrokenError, ClosedError, ConfigError, ProtocolError
 from tasklink.rendezvous.executor_side import Rendezvous
 from tasklink.rendezvous.timer import Timer
-from tasklink_zmq.communicator import Limits, ZmqCommunicator, missing
+from tasklink_zmq.communicator import WHOLE_BYTES, Limits, ZmqCommunicator, missing
 from tasklink_zmq.line import NOBLOCK, Again, check_descriptors, descriptor_of, open_socket
 from tasklink_zmq.task_side import PROOF_BYTES, socket_paths
 from tasklink_zmq.watch import Watch
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from zmq.backend import Socket
 
     from tasklink_zmq.settings import ZmqSettings
+
+# What a part may have, in bytes: at the door, where there is nothing but the handshake of CURVE; on a line, whose
+# largest part is a whole message, and what CURVE adds to it.
+DOOR_BYTES = 4096
+LINE_BYTES = WHOLE_BYTES + 4096
 
 
 def open_listener(settings: ZmqSettings) -> Listener:
@@ -223,6 +229,7 @@ class TcpListener(ZmqListener):
         self._socket.set(zmq.HANDSHAKE_IVL, 2000)
         self._socket.set(zmq.IPV6, 1)
         self._guard(self._socket)
+        self._socket.set(zmq.MAXMSGSIZE, DOOR_BYTES)
         self._watch.add(self._doorman.descriptor)
         self._watch.add(descriptor_of(self._socket))
         return self._bind(self._socket)
@@ -231,6 +238,7 @@ class TcpListener(ZmqListener):
         socket.set(zmq.CURVE_SERVER, 1)
         socket.set(zmq.CURVE_SECRETKEY, self._secret)
         socket.set(zmq.ZAP_DOMAIN, b"tasklink")
+        socket.set(zmq.MAXMSGSIZE, LINE_BYTES)
 
     def _bind(self, socket: Socket) -> str:
         try:
