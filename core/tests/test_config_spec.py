@@ -50,12 +50,20 @@ class TestValues:
             ({"run": count_peaks, "env": {"": "c"}}, '"" cannot be set'),
             ({"run": count_peaks, "env": {"A": "\0"}}, '"A" cannot be set'),
             ({"run": count_peaks, "codec": "yaml"}, "codec"),
+            ({"run": count_peaks, "trust": "some"}, "trust"),
+            ({"run": count_peaks, "trust": "none", "codec": "pickle"}, 'take codec = "pickle" out'),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, values, told):
         """The error says what would be right."""
         with pytest.raises((ValueError, TypeError), match=told):
             TaskSpec(**values)
+
+    def test_what_is_not_trusted_sends_data(self):
+        """The codec follows from the trust, unless it is said."""
+        assert TaskSpec(run=count_peaks).codec == "pickle"
+        assert TaskSpec(run=count_peaks, trust="none").codec == "json"
+        assert TaskSpec(run=count_peaks, codec="json").trust == "full"
 
     @pytest.mark.parametrize("run", ["m:f", "mylab.analysis:Task.main", "_m1:été", count_peaks, TaskSpec])
     def test_what_can_be_run(self, run):

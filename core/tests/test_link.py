@@ -543,6 +543,25 @@ class TestPeersThatCannotBeTrusted:
         assert isinstance(told[0], ProtocolError)
         assert "message 8 came, and 3 of those before it are missing" in str(told[0])
 
+    @pytest.mark.parametrize("over", ["a stream", "what cannot tell beforehand"])
+    def test_larger_than_what_is_taken(self, over: str) -> None:
+        """The limit passes; one byte more breaks the communicator, over a stream before it is there."""
+        told: list[object] = []
+        sizes = [1000, 1001]
+        messages = [numbered(number, contents=bytes(size)) for number, size in enumerate(sizes, 1)]
+        if over == "a stream":
+            with streams("unix", largest=1000, on_broken=lambda _, error: told.append(error)) as ((theirs,), reader):
+                theirs.sendall(bytes_of(messages[0]) + bytes_of(messages[1])[:-1])
+                assert [len(contents) for contents in contents_of(reader)] == [1000]
+        else:
+            with receiving(1, largest=1000, on_broken=lambda _, error: told.append(error)) as (far, reader):
+                for message in messages:
+                    far[0].write(message)
+                assert [len(contents) for contents in contents_of(reader)] == [1000]
+        (error,) = told
+        assert isinstance(error, ProtocolError)
+        assert str(error) == "a message has 1001 bytes; the limit is 1000"
+
     def test_a_change_of_rank(self) -> None:
         """One communicator has one peer; a peer that speaks for others would cost a ledger for each."""
         told: list[object] = []

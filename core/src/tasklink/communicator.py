@@ -282,6 +282,16 @@ class Communicator(ABC):
         """
         return memoryview(bytearray(nbytes))
 
+    def refuse_larger(self, nbytes: int) -> None:  # noqa: B027 - see its text
+        """Have `read` raise ProtocolError for a larger message of the peer, before it is memory here.
+
+        The Link asks for it where a Task is not trusted, before anything was read, and refuses itself what comes all
+        the same: a plugin that cannot tell beforehand need not have it.
+
+        Args:
+            nbytes: the largest payload, which is all buffers of the contents together.
+        """
+
     @abstractmethod
     def read(self, timeout: float | None = None) -> Message:
         """Wait for a message.

@@ -251,13 +251,19 @@ class Executor:
         return names
 
     def _protocols_of(self, spec: TaskSpec, names: Sequence[str]) -> list[Protocol]:
-        """Load communicators, and see that one of them carries messages where the Task needs that."""
+        """Load communicators, and see that they carry messages where the Task needs that, and suit one not trusted."""
         protocols = [self._protocol(name) for name in names]
         carry = any(protocol.kind.capabilities.carries_messages for protocol in protocols)
         if spec.command is None and not carry:
             raise ConfigError(
                 f"{spec.label}: communicators = {list(names)}: none of them carries messages, by which a Task in "
                 "Python is told what to run; add one that does, such as 'unix'"
+            )
+        shared = [protocol.name for protocol in protocols if protocol.kind.capabilities.zero_copy]
+        if spec.trust == "none" and shared:
+            raise ConfigError(
+                f'{spec.label}: communicators = {list(names)}: with trust = "none" what arrives must not change any '
+                f"more, and {shared[0]!r} shares memory with the Task; leave it out, and name one such as 'unix'"
             )
         return protocols
 

@@ -248,6 +248,10 @@ class FrameDecoder:
         self._view: memoryview | None = None
         self._error: CommunicatorError | None = None
 
+    def refuse_larger(self, max_message: int) -> None:
+        """Refuse what is larger from the next message on, as if it had been said in the beginning."""
+        self._largest = max_message
+
     def get_buffer(self) -> memoryview:
         """The memory that the next bytes are to be read into; the same until `received`.
 

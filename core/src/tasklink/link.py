@@ -62,6 +62,7 @@ class Link:
         routes: which communicator carries what: kind of message (`vocabulary.KINDS`) to name.
         encoding: the number of the codec for contents.
         rank: the number of this process among several of one Task.
+        largest: the largest message of the peer that is taken (bytes of contents); None for any.
         on_broken: is told the name of a communicator that failed, and why, by the thread that finds out; the others
             go on.
     """
@@ -73,12 +74,14 @@ class Link:
         routes: Mapping[str, str] | None = None,
         encoding: int = codec.PICKLE,
         rank: int = 0,
+        largest: int | None = None,
         on_broken: Callable[[str, CommunicatorError], object] = lambda *_: None,
     ) -> None:
         self.members = [Member(name, communicator) for name, communicator in members]
         self._routes = dict(routes or {})
         self.encoding = encoding
         self._rank = rank
+        self._largest = largest
         self._on_broken = on_broken
         self._process = os.getpid()
         self._generation = fork.generation
@@ -100,12 +103,14 @@ class Link:
         self._selector: selectors.BaseSelector | None = None
         self._bell: Doorbell | None = None  # wakes the thread that waits for several members
         self._waiting = RLock()  # which has this lock meanwhile
+        self._bound(self.members)
 
     def add(self, name: str, communicator: Communicator) -> None:
         """Take in a communicator whose peer came late."""
         member = Member(name, communicator, known=self._peer_has is not None)
         member.writable = member.writable and self._reaches_peer(name)
         self.members.append(member)
+        self._bound([member])
         self._ways_changed()
         self._over.count_ways()
         self._limited = self._limited or member.limit is not None
@@ -124,6 +129,11 @@ class Link:
 
     def _ways_changed(self) -> None:
         self._ways = {}
+
+    def _bound(self, members: list[Member]) -> None:
+        if self._largest is not None:
+            for member in members:
+                member.communicator.refuse_larger(self._largest)
 
     def _reaches_peer(self, name: str) -> bool:
         return self._peer_has is None or name in self._peer_has
@@ -434,12 +444,14 @@ class Link:
         """Take note of a message; gives those that can be delivered now.
 
         Raises:
-            ProtocolError: it is numbered as no Link numbers.
+            ProtocolError: it is numbered as no Link numbers, or larger than what is taken.
         """
         message.communicator = member.name
         member.messages += 1
         size = message.nbytes
         member.bytes += size
+        if self._largest is not None and size > self._largest:
+            raise ProtocolError(f"a message has {size} bytes; the limit is {self._largest}")
         if self.encoding == codec.JSON and message.codec in codec.PICKLES:
             message.codec += codec.WITHHELD
         if message.sequence == 0:

@@ -93,6 +93,10 @@ class StreamCommunicator(FramedCommunicator):
 
     # Reading
 
+    def refuse_larger(self, nbytes: int) -> None:
+        """Refuse it by what its head says; see `Communicator.refuse_larger`."""
+        self._decoder.refuse_larger(nbytes)
+
     def receive(self, timeout: float | None) -> Message:
         """Wait for one frame; see `FramedCommunicator.receive`."""
         try:

@@ -65,6 +65,8 @@ INTERRUPT_GRACE = 0.25
 START_SECONDS = 60.0
 # epoll counts milliseconds in a C int, and refuses more than 24 days.
 LONGEST_WAIT = 86_400.0
+# The largest message of a Task that is not trusted, in bytes.
+LARGEST_UNTRUSTED = 64 << 20
 # Then the loop looks at everything else again.
 MESSAGES_AT_ONCE = 256
 
@@ -84,7 +86,13 @@ class Run:
         self._evidence = Evidence(label=spec.label, command=plan.order is None, data_only=spec.codec == "json")
         info = TaskInfo(run_id=uuid.uuid4().hex, name=spec.label, communicators=plan.names)
         self._reception = Reception(spec, info, self._evidence, observers)
-        self._link = Link([], routes=spec.routes, encoding=CODECS[spec.codec], on_broken=self._tell_of_broken)
+        self._link = Link(
+            [],
+            routes=spec.routes,
+            encoding=CODECS[spec.codec],
+            largest=LARGEST_UNTRUSTED if spec.trust == "none" else None,
+            on_broken=self._tell_of_broken,
+        )
         self._process: Process | None = None
         self._clock = _Clock(timeout=spec.timeout, escalation=Escalation(spec.grace or 0.0))
         self._order_thread: threading.Thread | None = None

@@ -69,6 +69,10 @@ def _check_env(_spec: object, _field: object, value: Mapping[str, str]) -> None:
             raise ValueError(f"{format_value(name)} cannot be set in an environment")
 
 
+def _codec_of(spec: "TaskSpec") -> str:
+    return "pickle" if spec.trust == "full" else "json"
+
+
 @attrs.frozen(kw_only=True)
 class TaskSpec:
     """One Task: what it runs, and what differs from the Executor's own settings.
@@ -85,7 +89,9 @@ class TaskSpec:
         cwd: the folder in which the Task is started; None: the Executor's.
         python: the interpreter that runs the Task, a path or a name on PATH; None: the Executor's.
         prefix: a launcher in front of the Task's arguments, such as ("srun", "-n", "4").
-        codec: how contents travel: "pickle" for any object, "json" for plain data and peers that are not trusted.
+        trust: "full": the Task's code may do what this process may, so its contents may be pickles. "none": nothing
+            that it sends is run here; see docs/security.md.
+        codec: how contents travel: "pickle" for any object, "json" for plain data; what is not trusted sends "json".
         routes: from a kind of message, such as "result", to the communicator that carries it.
         stdout: a file that gets the whole standard output; None: only its end is kept, in the result.
         stderr: the same for the standard error.
@@ -114,7 +120,10 @@ class TaskSpec:
     cwd: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     python: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     prefix: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    codec: Literal["pickle", "json"] = attrs.field(default="pickle", validator=attrs.validators.in_(("pickle", "json")))
+    trust: Literal["full", "none"] = attrs.field(default="full", validator=attrs.validators.in_(("full", "none")))
+    codec: Literal["pickle", "json"] = attrs.field(
+        default=attrs.Factory(_codec_of, takes_self=True), validator=attrs.validators.in_(("pickle", "json"))
+    )
     routes: Mapping[str, str] = attrs.field(factory=dict)
     stdout: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     stderr: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
@@ -124,6 +133,11 @@ class TaskSpec:
     def __attrs_post_init__(self) -> None:
         if (self.run is None) == (self.command is None):
             raise ValueError(WHAT_TO_RUN)
+        if self.trust == "none" and self.codec == "pickle":
+            raise ValueError(
+                'with trust = "none" a Task sends no pickles, for to read one runs its code here; take '
+                'codec = "pickle" out, and have it send plain data'
+            )
 
     @property
     def label(self) -> str:

@@ -142,6 +142,10 @@ class OutputDecoder:
         self._frames = framing.FrameDecoder()
         self._buffer = memoryview(bytearray(_READ_BYTES))
 
+    def refuse_larger(self, max_message: int) -> None:
+        """As `framing.FrameDecoder.refuse_larger`, for the Task's messages."""
+        self._frames.refuse_larger(max_message)
+
     def get_buffer(self) -> memoryview:
         """The memory that the next bytes are to be read into."""
         return self._buffer
