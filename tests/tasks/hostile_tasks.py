@@ -262,3 +262,13 @@ def pickled_report(marker):
 def pickled_failure(marker):
     chain = pickle.dumps([(codec.PICKLE, [pickle.dumps(Marks(marker))]), Marks(marker)])
     say(vocabulary.FAILURE, b"ValueError", b"bang", b"Traceback", chain)
+
+
+def so_many_bytes(size):
+    return bytes(size)
+
+
+def exhausting_json():
+    for text in (b"[" * 1_000_000, b'{"a":' * 100_000, b"9" * 1_000_000):
+        say(None, text, kind=codec.JSON)
+    return "done"
