@@ -13,8 +13,10 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from tasklink.cli import commands
 from tasklink.message import Message
 from tasklink.testing.chaos import ENDINGS, Life, Record, protocols
 from tasklink.testing.errand import pattern
@@ -130,18 +132,23 @@ def test_an_interrupt() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--soak", "0"], "Invalid value for '--soak': it takes some time"),
-        (["--soak", "soon"], "Invalid value for '--soak': 'soon'"),
+        (["--soak", "0"], "it takes some time"),
+        (["--soak", "soon"], "'soon': not a duration"),
         (["unix", "--soak", "1", "--only", "api"], "--only chooses among the checks"),
-        (["unxi", "--soak", "1"], "communicator 'unxi' is not installed"),
         (["unix", "pipe"], "The checks are run on one communicator"),
+        ([], "Missing argument 'NAME'"),
     ],
 )
 def test_what_cannot_be_meant(arguments: list[str], said: str) -> None:
+    """It is told."""
+    with pytest.raises(click.UsageError, match=said):
+        commands.main(["verify", *arguments], standalone_mode=False)
+
+
+def test_who_is_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
     """It is told; exit code 2."""
-    done = subprocess.run([TASKLINK, "verify", *arguments], capture_output=True, text=True, check=False, stdin=-3)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert commands.main(["verify", "unxi", "--soak", "1"], standalone_mode=False) == 2
+    assert "communicator 'unxi' is not installed" in capsys.readouterr().err
 
 
 def life() -> Life:
