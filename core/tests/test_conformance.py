@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ from tasklink.testing.memory import MemorySubject
 from tasklink.testing.model import ModelCommunicator
 from tasklink.testing.suite import CommunicatorSoak
 from tasklink.testing.verification import run
+from tasklink.testing.work import waited
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -301,6 +303,50 @@ class TestChecks:
         finding = run(BY_NAME["check_the_class"], Subject(ModelCommunicator)).as_dict()
         assert (finding["check"], finding["clause"], finding["outcome"]) == ("check_the_class", "13.1", "pass")
         assert finding["clause_text"] == CLAUSES["13.1"]
+
+
+class TestWaiting:
+    """What takes long is told from what hangs by the work that is done."""
+
+    @pytest.mark.parametrize(
+        ("each", "comes_after", "came", "seconds"),
+        [
+            (0.0, 1, True, 3.0),  # in time
+            (0.0, 99, False, 4.0),  # nobody works on it
+            (0.1, 12, True, 14.0),  # it is worked on, and comes late
+            (1.0, 99, False, 5.0),  # it has had all that it may take
+            (0.003, 99, False, 43.0),  # it is worked on for ever
+        ],
+    )
+    def test_how_long(self, each: float, comes_after: int, came: bool, seconds: float) -> None:
+        """Of a wait for 4 s, where each second of it has so much work."""
+        waits: list[float] = []
+
+        def wait(length: float) -> bool:
+            waits.append(length)
+            return len(waits) == comes_after
+
+        assert waited(wait, 4.0, lambda: each * sum(waits)) is came
+        assert sum(waits) == seconds
+
+    def test_work_of_another_process(self) -> None:
+        """It is counted while it runs."""
+        subject = Subject(ModelCommunicator).fresh()
+        try:
+            child = subject.apart(work_and_wait)
+            child.answer()
+            assert child.worked() >= 0.2
+            assert subject.worked() > child.worked()
+        finally:
+            subject.end_children()
+
+
+def work_and_wait(peer: Any, _: Subject) -> None:
+    """Use the processor, say so, and wait to be killed."""
+    while time.process_time() < 0.3:
+        pass
+    peer.say("value", "done")
+    threading.Event().wait()
 
 
 class TestSuite:

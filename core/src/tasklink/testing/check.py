@@ -5,7 +5,7 @@ it finds is usually mended. It ends in one of three ways: it returns; it raises 
 `ConformanceError`, whose text holds the clause, what was seen, and how to mend it. Whatever else comes out of it is
 what a communicator did that it must not do, and becomes a ConformanceError as well.
 
-A check that does not end within its deadline has found that something hangs.
+A check that does not end within its deadline, and is not at work any more, has found that something hangs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tasklink.testing.contract import CLAUSES
-from tasklink.testing.work import Work
+from tasklink.testing.work import Work, waited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,7 +94,7 @@ class Check:
         work = Work(self._run, subject)
         try:
             deadline = subject.patience * self.deadline
-            if not work.ended(deadline):
+            if not waited(work.ended, deadline, subject.worked):
                 raise self._error(f"it hangs: it has not ended after {deadline:g} s\n{_stacks(work, subject)}")
         finally:
             started = subject.children[:]

@@ -19,7 +19,7 @@ from tasklink.communicator import Address
 if TYPE_CHECKING:
     from tasklink.communicator import Communicator
 
-_LIFE_IN_PATIENCES = 6.0
+_LIFE_IN_PATIENCES = 45.0  # longer than anybody waits for it; then there is nobody
 
 
 class Peer:

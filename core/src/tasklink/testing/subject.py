@@ -31,7 +31,7 @@ from tasklink.communicator import Address, Communicator
 from tasklink.launch import anonymous_file
 from tasklink.stream import StreamCommunicator
 from tasklink.testing.check import ConformanceError, Skipped
-from tasklink.testing.work import Work
+from tasklink.testing.work import Work, waited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,6 +117,10 @@ class Subject:
     def threads(self) -> list[threading.Thread]:
         """The threads that were started."""
         return [work.thread for work in self._works]
+
+    def worked(self) -> float:
+        """How many seconds of a processor this process has used, and those that were started."""
+        return sum(os.times()[:4]) + sum(child.worked() for child in self.children)
 
     def close(self, *ends: Communicator) -> None:
         """Close ends at once: one that delivers when it is closed waits for the other. One that hangs is left."""
@@ -356,7 +360,7 @@ class Child:
             Skipped: it says so.
         """
         try:
-            if not self.control.poll(self._patience * 3):
+            if not waited(self.control.poll, self._patience * 3, self.worked):
                 raise ConformanceError(f"process {self.pid} ({self.errand}) says nothing:\n{self.stacks()}")
             kind, value = self.control.recv()
         except (EOFError, OSError) as error:
@@ -367,6 +371,15 @@ class Child:
         if kind == "skipped":
             raise Skipped(value)
         return value
+
+    def worked(self) -> float:
+        """How many seconds of a processor it has used; 0.0 where the system does not say."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return 0.0
+        own_and_children = stat.rpartition(")")[2].split()[11:15]
+        return sum(map(int, own_and_children)) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         """Kill it with SIGKILL, and wait for its end."""

@@ -1,4 +1,4 @@
-"""What goes on at the same time: a call in a thread of its own, whose end can be waited for."""
+"""What goes on at the same time: a call in a thread of its own, whose end can be waited for; and how long it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# Of a processor: who does nothing but wait uses less.
+AT_WORK = 0.002
+_PARTS = 4
+_LONGEST = 10
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,3 +57,28 @@ class Work(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._value  # type: ignore[return-value]  # it is what the function returned
+
+
+def waited(wait: Callable[[float], bool], seconds: float, worked: Callable[[], float]) -> bool:
+    """Wait for something, and on while it is worked on: where others want the processors, too, seconds say little.
+
+    It counts as missing when the time is over and nobody has worked on it in the last part of that, when it has had as
+    much of a processor as it may take, or after ten times as long.
+
+    Args:
+        wait: waits so many seconds; whether it has come.
+        seconds: how long it may take where nobody else wants the processors.
+        worked: how many seconds of a processor were spent on it until now.
+    """
+    part = seconds / _PARTS
+    begun = worked()
+    if wait(seconds - part):
+        return True
+    for _ in range(_PARTS * _LONGEST):
+        before = worked()
+        if wait(part):
+            return True
+        now = worked()
+        if now - before < AT_WORK * part or now - begun > seconds:
+            return False
+    return False

@@ -17,6 +17,7 @@ from tasklink.message import Message
 from tasklink.testing import need
 from tasklink.testing.check import Skipped, clause, expect, expect_error
 from tasklink.testing.errand import echo, pattern
+from tasklink.testing.work import AT_WORK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from tasklink.testing.subject import Subject
 
 _EXAMPLES = 12
-_AT_WORK = 0.001  # of the time; who waits needs less of the processor
 
 
 def write_all(writer: Communicator, contents: Sequence[object]) -> None:
@@ -215,7 +215,7 @@ def check_sizes(subject: Subject) -> None:
             writing.result(subject.patience)
 
 
-@clause("2.3", group="sizes", needs=[need.messages], deadline=12.0)
+@clause("2.3", group="sizes", needs=[need.messages])
 def check_a_large_message(subject: Subject) -> None:
     """48 MiB, in buffers of unequal sizes, arrive byte by byte.
 
@@ -224,7 +224,7 @@ def check_a_large_message(subject: Subject) -> None:
     _pass_large(subject, [1, (32 << 20) + 1, 0, 16 << 20])
 
 
-@clause("2.3", group="sizes", needs=[need.messages], soak=True, deadline=60.0)
+@clause("2.3", group="sizes", needs=[need.messages], soak=True, deadline=30.0)
 def check_a_gigabyte(subject: Subject) -> None:
     """1 GiB arrives byte by byte.
 
@@ -254,7 +254,7 @@ def _read_while_it_comes(end: Communicator, patience: float) -> Message:
         try:
             return end.read(patience)
         except TimeoutError:
-            if time.process_time() - worked < _AT_WORK * patience:
+            if time.process_time() - worked < AT_WORK * patience:
                 raise
 
 
