@@ -22,7 +22,7 @@ def test_what_it_says(tmp_path: Path) -> None:
     run = new("pigeon", cwd=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.splitlines() == [
-        "Made a plugin in tasklink-pigeon (10 files). "
+        "Made a plugin in tasklink-pigeon (11 files). "
         "Its protocol is in tasklink-pigeon/src/tasklink_pigeon/communicator.py.",
         "",
         "Next:",
