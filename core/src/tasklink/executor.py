@@ -224,7 +224,11 @@ class Executor:
             folders=(str(folder),) if folder else (),
             bundle=self._bundles.get,
         )
-        return Run(plan, self._observers)
+        try:
+            return Run(plan, self._observers)
+        except BaseException:  # it takes descriptors of its own, and there may be none left
+            plan.__exit__()
+            raise
 
     def _spec_of(self, task: Runnable) -> TaskSpec:
         if isinstance(task, TaskSpec):
