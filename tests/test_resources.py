@@ -386,7 +386,7 @@ class TestBothWays:
             os.killpg(future._run._process.pid, signal.SIGCONT)
             future.signal("stop", timeout=20)
             result = future.result(30)
-        assert sent <= budget + 4
+        assert sent < 3 * budget + 32  # the system may hold more than it was asked to, and a stop takes a moment
         assert grown < budget + 32
         assert (result.status, result.lost) == (Status.COMPLETED, 0)
         assert result.value in {sent, sent + 1}  # the one that ran out of time may have been under way
