@@ -19,7 +19,7 @@ def benchmarks(tmp_path, monkeypatch):
     def run(*arguments):
         path = tmp_path / "results.json"
         command = [sys.executable, "-m", "tests.benchmarks", *arguments, *SMALL, "--json", str(path)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout, json.loads(path.read_text())
 
@@ -68,7 +68,7 @@ def test_faults(monkeypatch):
     """Each fault ends well in tasklink; that the comparison can tell shows in what a Pipe leaves behind."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     command = [sys.executable, "-m", "tests.benchmarks.faults", "--only", "tasklink", "--only", "Process and Pipe"]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=True).stdout
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     verdicts = {line.split("  ")[0]: [] for line in shown.splitlines()[1:]}
     for line in shown.splitlines()[1:]:
         fault, *words = line.split("  ")

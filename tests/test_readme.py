@@ -60,9 +60,7 @@ def run_in_shell(command, folder):
     """Run a command as a reader would, and return all that the terminal would show."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("TASKLINK_")}
     variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
-    run = subprocess.run(
-        ["sh", "-c", command], cwd=folder, env=variables, stdout=-1, stderr=-2, text=True, timeout=30, check=False
-    )
+    run = subprocess.run(["sh", "-c", command], cwd=folder, env=variables, stdout=-1, stderr=-2, text=True, check=False)
     return run.stdout
 
 

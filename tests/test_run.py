@@ -277,7 +277,7 @@ class TestSpeakingAndHearing:
             for number in range(100):
                 future.signal("number", number)
             future.signal("stop")
-            result = future.result(timeout=30)
+            result = future.result()
         assert result.value == 100
         numbers = [message.contents for message in result.messages if message.signal == "number"]
         assert numbers == list(range(100))
@@ -287,13 +287,13 @@ class TestSpeakingAndHearing:
         with Executor(protocol) as executor:
             future = executor.submit(sample_tasks.Echo)
             future.signal("stop")
-            assert future.result(timeout=30).value == 0
+            assert future.result().value == 0
 
     def test_signal_after_end(self, protocol):
         """A signal after the end is refused, not lost in silence."""
         with Executor(protocol) as executor:
             future = executor.submit(sample_tasks.add, a=1, b=1)
-            future.result(timeout=30)
+            future.result()
             with pytest.raises(SignalNotDeliveredError, match="has ended"):
                 future.signal("stop")
 
@@ -349,7 +349,7 @@ class TestSpeakingAndHearing:
             wait_for(future, "ready")
             future.signal("poke")
             future.signal("done", 42)
-            assert future.result(timeout=30).value == 42
+            assert future.result().value == 42
 
     def test_handler_set_late(self, protocol):
         """A handler that is set after the signals came gets them all the same."""
@@ -357,7 +357,7 @@ class TestSpeakingAndHearing:
             future = executor.submit("sample_tasks:listen_late")
             for name, contents in (("early", 1), ("other", None), ("early", 2), ("last", None)):
                 future.signal(name, contents)
-            assert future.result(timeout=30).value == ([1, 2], "other")
+            assert future.result().value == ([1, 2], "other")
 
     def test_keep_messages(self, executor):
         """Messages are not kept when that is not wanted."""
@@ -374,7 +374,7 @@ class TestEndingAndPausing:
             future = executor.submit(sample_tasks.Patient)
             wait_for(future, "ready")
             assert future.cancel("beam dump")
-            result = future.result(timeout=30)
+            result = future.result()
         assert (result.status, result.value, result.exit_code) == (Status.CANCELLED, "beam dump", 0)
         with pytest.raises(TaskCancelledError, match="was cancelled: beam dump"):
             result.value_or_raise()
@@ -390,7 +390,7 @@ class TestEndingAndPausing:
 
         with Executor(protocol, grace=20, observers=[Starts()]) as executor:
             future = executor.submit(sample_tasks.Patient)
-            result = future.result(timeout=30)
+            result = future.result()
         assert starts.get()
         assert (result.status, result.value, result.exit_code) == (Status.CANCELLED, "changed our mind", 0)
 
@@ -405,7 +405,7 @@ class TestEndingAndPausing:
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
             future.cancel("enough")
             begin = time.monotonic()
-            result = future.result(timeout=30)
+            result = future.result()
             elapsed = time.monotonic() - begin
         assert (result.status, result.signal_name) == (Status.CANCELLED, "SIGKILL")
         assert "was cancelled: enough; its process was stopped then" in str(result.error)
@@ -418,7 +418,7 @@ class TestEndingAndPausing:
             future = executor.submit(sample_tasks.Stubborn, marker=str(marker))
             wait_for(future, "ready")
             future.cancel()
-            result = future.result(timeout=30)
+            result = future.result()
         assert (result.status, result.exit_code) == (Status.CANCELLED, 0)
         assert marker.read_text() == "cleaned up"
 
@@ -428,7 +428,7 @@ class TestEndingAndPausing:
             future = executor.submit(sample_tasks.Deaf)
             wait_for(future, "ready")
             future.cancel()
-            result = future.result(timeout=30)
+            result = future.result()
         assert (result.status, result.signal_name) == (Status.CANCELLED, "SIGKILL")
 
     def test_cancel_a_command(self, protocol):
@@ -436,7 +436,7 @@ class TestEndingAndPausing:
         with Executor(protocol) as executor:
             future = executor.submit(["sleep", "60"])
             future.cancel("enough")
-            assert future.result(timeout=30).status is Status.CANCELLED
+            assert future.result().status is Status.CANCELLED
 
     def test_cancel_before_start(self, protocol):
         """A Task that waits for its turn never starts."""
@@ -446,7 +446,7 @@ class TestEndingAndPausing:
             second.cancel("not needed")
             wait_for(first, "ready")
             first.cancel()
-            result = second.result(timeout=30)
+            result = second.result()
         assert (result.status, result.pid) == (Status.CANCELLED, None)
         assert not second.cancel()
 
@@ -463,7 +463,7 @@ class TestEndingAndPausing:
                 if message.contents == before + 20:
                     break
             future.cancel()
-            assert future.result(timeout=30).value > before + 20
+            assert future.result().value > before + 20
 
     def test_handlers_may_speak_while_paused(self, protocol):
         """A handler is not held up by the pause: it runs where the end of the pause is heard."""
@@ -474,7 +474,7 @@ class TestEndingAndPausing:
             assert next(messages).contents == "pausing"
             future.resume()
             future.cancel()
-            assert future.result(timeout=30).status is Status.CANCELLED
+            assert future.result().status is Status.CANCELLED
 
     def test_pause_a_command(self, protocol, tmp_path):
         """A command is stopped by the system, and continued."""
@@ -483,7 +483,7 @@ class TestEndingAndPausing:
             future.messages()
             future.pause()
             future.resume()
-            assert future.result(timeout=30).stdout == b"up\ndone\n"
+            assert future.result().stdout == b"up\ndone\n"
 
     def test_exception_in_with(self, protocol):
         """Leaving the with statement by an exception ends what was submitted."""

@@ -70,7 +70,6 @@ def _run_host(host: str) -> str:
         [sys.executable, "-W", "error", "-X", "dev", "-c", host],
         capture_output=True,
         text=True,
-        timeout=50,
         check=False,
     )
     assert done.stderr == ""

@@ -176,7 +176,6 @@ def tasklink(lab: Path) -> Program:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
             check=False,
         )
 

@@ -52,7 +52,6 @@ def tasklink(tmp_path: Path) -> Program:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=50,
             check=False,
         )
 

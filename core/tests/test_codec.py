@@ -272,7 +272,7 @@ class TestCode:
 
     def test_a_class_of_main_arrives_with_its_array_out_of_band(self) -> None:
         """What a script defines is sent by value, and its arrays without a copy."""
-        data = subprocess.run([sys.executable, "-c", IN_MAIN], stdout=subprocess.PIPE, check=True, timeout=30).stdout
+        data = subprocess.run([sys.executable, "-c", IN_MAIN], stdout=subprocess.PIPE, check=True).stdout
         (message,) = framing.FrameDecoder().feed(data)
         buffers = message.buffers
         assert buffers is not None
@@ -307,7 +307,7 @@ try:
 except EncodeError as error:
     print(error)
 """
-        text = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, timeout=30)
+        text = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
         assert "builtins.function cannot be pickled" in text.stdout
         assert "install cloudpickle on both sides" in text.stdout
 

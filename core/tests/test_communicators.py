@@ -169,7 +169,7 @@ class TestDelivery:
         contents: list[object] = [[n, bytes(n * n)] for n in range(400)]
         writing = started(write_all, one, [*contents, "end"])
         assert read_until(other, "end") == contents
-        writing.result(20)
+        writing.result()
 
     def test_both_directions_are_independent(self, pair: Pair) -> None:
         """Either end writes and reads."""
@@ -196,7 +196,7 @@ class TestDelivery:
         assert isinstance(both, dict)
         np.testing.assert_array_equal(both["b"], data[: size // 2])
         assert other.read(20).contents == "end"
-        writing.result(20)
+        writing.result()
 
     def test_a_message_of_many_buffers(self, pair: Pair) -> None:
         """More than one system call takes."""
@@ -204,7 +204,7 @@ class TestDelivery:
         texts = [str(n) for n in range(5000)]
         writing = started(one.write, vocabulary.record(vocabulary.LOG, *texts))
         assert vocabulary.texts(other.read(20)) == texts
-        writing.result(20)
+        writing.result()
 
     def test_what_a_message_says_on_arrival(self, pair: Pair) -> None:
         """Signal, number, time and rank; numbers count up where no Link has given them."""
@@ -300,10 +300,10 @@ class TestTimeOuts:
         waiting = started(other.read, timeout)
         written = fill(one)
         one_more = started(lambda: one.write(Message("end"), timeout))
-        read = [reading.result(20), waiting.result(20)]
+        read = [reading.result(), waiting.result()]
         assert all(isinstance(message, Message) for message in read)
         assert len(read_until(other, "end")) in (len(written) - 2, len(written) - 1)  # the one out of time may come
-        one_more.result(20)
+        one_more.result()
 
     def test_a_message_that_comes_in_fragments(self, streams: tuple[End, End]) -> None:
         """However often the reader runs out of time within a message, it gets the whole of it."""
@@ -332,7 +332,7 @@ class TestTimeOuts:
         late = [len(written), bytes(50_000)]
         writing = started(write_all, one, ["after", "end"])
         read = read_until(other, "end")
-        writing.result(20)
+        writing.result()
         assert read in ([*written, "after"], [*written, late, "after"])
 
     @pytest.mark.parametrize("size", [500_000, 3_000_000], ids=["whole", "in pieces"])
@@ -349,7 +349,7 @@ class TestTimeOuts:
             assert not first.any()
             first = other.read(5).contents
         assert first == "end"
-        writing.result(20)
+        writing.result()
 
     @pytest.mark.parametrize("next_size", [10, 3 * MIB])
     def test_a_large_write_that_runs_out_of_time(self, pair: Pair, next_size: int) -> None:
@@ -362,7 +362,7 @@ class TestTimeOuts:
         writing = started(write_all, one, [bytes(next_size), "end"])
         other.read(5)
         assert read_until(other, "end") == [bytes(next_size)]
-        writing.result(20)
+        writing.result()
         one.close()
         with pytest.raises(EndOfMessages):
             other.read(5)
@@ -411,7 +411,7 @@ class TestDescriptor:
         while len(read) < len(contents):
             assert is_readable(other, 10)
             read += [message.contents for message in drained(other)]
-        writing.result(20)
+        writing.result()
         assert read == contents
         assert not is_readable(other)
 
@@ -468,7 +468,7 @@ class TestThreads:
             assert data == bytes([thread]) * (n * 37 % 9000)
             seen[thread].append(n)
         for writer in writers:
-            writer.result(20)
+            writer.result()
         assert seen == {thread: list(range(200)) for thread in range(16)}
 
     def test_large_and_small_writers(self, pair: Pair) -> None:
@@ -486,7 +486,7 @@ class TestThreads:
             assert (data == thread).all()
             seen[thread].append(n)
         for writer in writers:
-            writer.result(20)
+            writer.result()
         assert seen == {thread: list(range(6)) for thread in range(6)}
 
     def test_several_readers(self, pair: Pair) -> None:
@@ -498,7 +498,7 @@ class TestThreads:
 
         readers = [started(read) for _ in range(4)]
         write_all(one, [*range(2000), "end", "end", "end", "end"])
-        read_by = [reader.result(20) for reader in readers]
+        read_by = [reader.result() for reader in readers]
         assert all(numbers == sorted(numbers) for numbers in read_by)  # type: ignore[type-var, call-overload]
         assert sorted(number for numbers in read_by for number in numbers) == list(range(2000))  # type: ignore[attr-defined]
 
@@ -516,9 +516,9 @@ class TestThreads:
             before = other._decoder._in_pieces.filled
             assert other.read(20).contents == n
             assert other._decoder._in_pieces.filled - before <= 2 * MIB  # the rest of a piece, and what the kernel held
-            small.result(20)
+            small.result()
         assert other.read(20).contents == bytes(40 * MIB)
-        large.result(20)
+        large.result()
 
     def test_a_small_message_overtakes_a_large_one_in_memory(self) -> None:
         """Where there is room for it, it does not wait at all."""
@@ -529,7 +529,7 @@ class TestThreads:
             one.write(Message("cancel"), timeout=20)
             assert [len(other.read(20).contents) for _ in range(2)] == [KIB, 6]  # type: ignore[arg-type]
             assert other.read(20).contents == bytes(40 * MIB)
-            large.result(20)
+            large.result()
 
 
 def is_taken(lock: Any) -> bool:

@@ -48,9 +48,7 @@ class Told:
 def told(code: str, *, before: str = "") -> Told:
     """Run a program, some of it before the hooks are installed."""
     program = HEAD + dedent(before) + INSTALL + dedent(code) + TAIL
-    done = subprocess.run(
-        [sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True, timeout=20, check=False
-    )
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Told(json.loads(done.stdout), done.stderr)
 

@@ -75,7 +75,7 @@ class TestGeneration:
     def test_a_process_of_its_own_starts_anew(self) -> None:
         """A program that is started has imported tasklink itself, and opened all that it has."""
         program = "from tasklink import fork; print(fork.generation)"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout == "0\n"
 
 

@@ -92,7 +92,7 @@ except EndOfMessages:
 def run(python: str, script: str) -> str:
     """Run a script in an interpreter without anything that is installed beside it."""
     done = subprocess.run(
-        [python, "-S", "-B", "-E", "-W", "error", "-c", script], capture_output=True, text=True, timeout=30, check=False
+        [python, "-S", "-B", "-E", "-W", "error", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -114,7 +114,7 @@ def old_python() -> str | None:
 
 def _output(command: list[str], environment: dict[str, str] | None = None) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

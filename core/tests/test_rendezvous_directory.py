@@ -237,7 +237,7 @@ class TestSweep:
         own = make(tmp_path)
         with owner(tmp_path, 2) as (_, others), caplog.at_level(0):
             with ThreadPoolExecutor(1) as pool:
-                assert pool.submit(sweep, tmp_path).result(10) == 0
+                assert pool.submit(sweep, tmp_path).result() == 0
             assert sweep(tmp_path) == 0
             assert sorted(tmp_path.iterdir()) == sorted([own.path, *others])
             assert caplog.records == []
@@ -298,7 +298,7 @@ class TestSweep:
                         (directory.path / "socket").touch()
             finally:
                 done.set()
-            assert [sweeper.result(10) for sweeper in sweepers] == [0, 0]
+            assert [sweeper.result() for sweeper in sweepers] == [0, 0]
 
 
 # Says that it is there, waits for the end of its input, sweeps, and says how many it has removed.

@@ -124,7 +124,7 @@ class TestBoth:
                 waiting.result(0.1)
             end.close()
             with pytest.raises(ClosedError):
-                waiting.result(10)
+                waiting.result()
 
     @pytest.mark.parametrize("which", [0, 1])
     def test_the_peer_has_closed(self, ends: Ends, which: int) -> None:

@@ -161,7 +161,7 @@ class TestModes:
             future = executor.submit(TaskSpec(run=task, prefix=prefix))
             for number in range(100):
                 future.signal("number", number)
-            assert future.result(30).value == list(range(100))
+            assert future.result().value == list(range(100))
 
     @pytest.mark.parametrize("in_band", [False, True])
     @pytest.mark.parametrize("prefix", [(), ("nice",), LAUNCHER])
@@ -210,7 +210,7 @@ class TestInBand:
         ):
             future = executor.submit(TaskSpec(run=task, prefix=prefix, stdout=whole), size=size)
             pool.submit(lambda: [future.signal("echo", bytes(number * 7)) for number in range(1000)])
-            result = future.result(60)
+            result = future.result()
         assert (result.status, result.value, result.lost) == (Status.COMPLETED, 0, 0), result.error
         assert [message.contents for message in result.messages] == [bytes(number * 7) for number in range(1000)]
         lines = whole.read_bytes().splitlines(keepends=True)

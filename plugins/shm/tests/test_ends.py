@@ -119,7 +119,7 @@ class TestBoth:
             end.close()
             end.close()
             with pytest.raises(ClosedError):
-                waiting.result(10)
+                waiting.result()
         for use in (end.read, end.fileno, lambda: end.write(Message(1))):
             with pytest.raises(ClosedError):
                 use()
@@ -191,7 +191,7 @@ class TestBoth:
             readers = [pool.submit(lambda: [ends[0].read(30).contents for _ in range(500)]) for _ in range(2)]
             for number in range(1000):
                 ends[1].write(Message(number))
-            read = [reader.result(30) for reader in readers]
+            read = [reader.result() for reader in readers]
         assert sorted(read[0] + read[1]) == list(range(1000))  # type: ignore[type-var]
         assert all(part == sorted(part) for part in read)  # type: ignore[type-var]
 
@@ -244,7 +244,7 @@ class TestBoth:
             reading = pool.submit(ends[0].read, timeout)
             ends[1].write(Message(1), timeout)
             ends[1].write(Message(bytes(100_000)), timeout)
-            assert reading.result(10).contents == 1
+            assert reading.result().contents == 1
             assert ends[0].read(timeout).contents == bytes(100_000)
 
 
@@ -442,7 +442,7 @@ class TestProcesses:
                 process.wait()
                 died = time.monotonic()
                 with pytest.raises(BrokenError, match="the peer is gone"):
-                    waiting.result(10)
+                    waiting.result()
                 assert time.monotonic() - died < 0.2
 
     def test_a_peer_that_is_something_else(self, both_ends: Callable[..., Any]) -> None:

@@ -154,7 +154,7 @@ def test_several_at_once(tmp_path: Path) -> None:
     """Runs in parallel have memory of their own, and none gets the other's messages."""
     with executor(tmp_path, named=False) as executing:
         futures = [executing.submit(echo(), value=[number, bytes(100_000)]) for number in range(8)]
-        assert [future.result(30).value[0] for future in futures] == list(range(8))  # type: ignore[index]
+        assert [future.result().value[0] for future in futures] == list(range(8))  # type: ignore[index]
 
 
 class TestNamed:
@@ -171,7 +171,7 @@ class TestNamed:
                 accepting = pool.submit(listener.accept, 10)
                 with pytest.raises(AuthenticationError):
                     SharedMemoryCommunicator.connect(wrong)
-                with SharedMemoryCommunicator.connect(address) as task, accepting.result(10) as end:
+                with SharedMemoryCommunicator.connect(address) as task, accepting.result() as end:
                     task.write(Message("hello"))
                     assert end.read(5).contents == "hello"
             with pytest.raises(BrokenError):

@@ -142,7 +142,7 @@ class TestRelease:
         with both_ends(pool=8 * MIB) as (executor, task), ThreadPoolExecutor(1) as threads:
             writing = threads.submit(lambda: [task.write(Message(array(MIB, n))) for n in range(60)])
             kept = [executor.read(10).contents for _ in range(60)]
-            writing.result(10)
+            writing.result()
             assert 2 <= len(task._pool._segments) <= 8
             assert [(bytes(view[:1]), bytes(view[-1:]), len(view)) for view in kept] == [
                 (bytes([n]), bytes([n]), MIB) for n in range(60)
@@ -157,8 +157,8 @@ class TestRelease:
                 payload = executor.read(10).buffers
                 looking.append(threads.submit(lambda p: (bytes(p[1][:1]), bytes(p[1][-1:])), payload))
                 del payload
-            writing.result(10)
-            assert all(future.result(10) == (bytes([n % 251]),) * 2 for n, future in enumerate(looking))
+            writing.result()
+            assert all(future.result() == (bytes([n % 251]),) * 2 for n, future in enumerate(looking))
             del looking
             threads.shutdown()  # a thread holds the last thing that it was at
             assert is_free(task)

@@ -41,7 +41,7 @@ def test_messages_go_both_ways(listener: Listener) -> None:
     """The peer with the key gets in, both talk, and the end of one is told to the other."""
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(SocketCommunicator.connect, listener.address)
-        with listener.accept(timeout=10) as ours, task.result(10) as theirs:
+        with listener.accept(timeout=10) as ours, task.result() as theirs:
             ours.write(Message(["there"]))
             theirs.write(Message(["back"]))
             assert (theirs.read(10).contents, ours.read(10).contents) == (["there"], ["back"])
@@ -55,7 +55,7 @@ def test_both_directions_hold_what_is_set(tmp_path: Path) -> None:
     settings = UnixSettings(named=True, directory=tmp_path, buffer=1 << 16)  # type: ignore[arg-type]
     with SocketCommunicator.listen(settings) as listener, ThreadPoolExecutor(1) as pool:
         task = pool.submit(SocketCommunicator.connect, listener.address)
-        with listener.accept(timeout=10) as ours, task.result(10) as theirs:
+        with listener.accept(timeout=10) as ours, task.result() as theirs:
             for end in (ours, theirs):
                 borrowed = socket.socket(fileno=end.fileno())
                 size = borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
@@ -70,7 +70,7 @@ def test_nothing_is_left_once_it_has_come(listener: Listener, tmp_path: Path) ->
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(SocketCommunicator.connect, address)
         listener.accept(timeout=10).close()
-        task.result(10).close()
+        task.result().close()
     assert list(tmp_path.iterdir()) == []
     assert listener.address.key == b""
     with pytest.raises(BrokenError, match="nobody listens at"):
@@ -87,7 +87,7 @@ def test_a_wrong_key(listener: Listener) -> None:
         with pytest.raises(TimeoutError, match="has not come"):
             listener.accept(timeout=0.5)
         with pytest.raises(AuthenticationError, match="refused the key"):
-            task.result(10)
+            task.result()
     test_messages_go_both_ways(listener)
 
 

@@ -55,14 +55,14 @@ def come(listener: Listener) -> tuple[Communicator, Communicator]:
     """Have one more peer come: our end, and its."""
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(ZmqCommunicator.connect, listener.address)
-        return listener.accept(timeout=10), task.result(10)
+        return listener.accept(timeout=10), task.result()
 
 
 def close(*communicators: Communicator) -> None:
     """Close all of them at once: each waits for what it wrote to be read, or for the other to close."""
     with ThreadPoolExecutor(len(communicators)) as pool:
         for closing in [pool.submit(communicator.close) for communicator in communicators]:
-            closing.result(20)
+            closing.result()
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -98,7 +98,7 @@ class TestMessages:
             with ThreadPoolExecutor(1) as pool:
                 writing = pool.submit(writer.write, Message(contents), 20)
                 assert reader.read(20).contents == contents
-                writing.result(20)
+                writing.result()
 
     @pytest.mark.parametrize("size", [20_000, 18 << 20])
     def test_empty_buffers(self, pair: tuple[Communicator, Communicator], size: int) -> None:
@@ -167,8 +167,8 @@ class TestMessages:
             small = pool.submit(theirs.write, Message("small"), 30)
             assert ours.read(20).contents == "small"
             assert len(ours.read(20).contents) == 200_000_000  # type: ignore[arg-type]
-            large.result(20)
-            small.result(20)
+            large.result()
+            small.result()
 
     def test_a_slow_reader(self, pair: tuple[Communicator, Communicator]) -> None:
         """`write` blocks at the high-water mark and times out; afterwards everything arrives once."""
@@ -199,7 +199,7 @@ class TestEnding:
             assert [ours.read(10).contents for _ in range(1000)] == list(range(1000))
             with pytest.raises(EndOfMessages):
                 ours.read(10)
-            closing.result(10)
+            closing.result()
         with pytest.raises(BrokenError, match="the peer is gone"):
             ours.write(Message(1))
 
@@ -535,9 +535,9 @@ def test_a_connection_that_is_cut_again_and_again() -> None:
             time.sleep(0.1)  # wherever it is cut
             cuts += cut_connections()
         for future in writing:
-            future.result(30)
+            future.result()
         for future in work:
-            assert future.result(30) == list(range(2000))
+            assert future.result() == list(range(2000))
     assert cuts > 0
     close(ours, theirs)
 
