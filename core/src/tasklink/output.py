@@ -135,14 +135,14 @@ class OutputCommunicator(FramedCommunicator):
         try:
             return alone(self._reading, deadline, self._next, deadline)
         finally:
-            self._release_if_shut()
+            if self._rung:
+                self._release()
 
     def _next(self, deadline: float | None) -> Message:
         while self._streams:
-            self.check_usable()
             if not self._ready:
                 self._ready = self._wait(deadline)
-                continue
+                self.check_usable()
             descriptor = self._ready.pop(0)
             data = _read(descriptor)
             if data:
@@ -178,11 +178,11 @@ class OutputCommunicator(FramedCommunicator):
             return
         self._bell.ring()
         self._rung = True
-        self._release_if_shut()
+        self._release()
 
-    def _release_if_shut(self) -> None:
+    def _release(self) -> None:
         # A signal handler that closes cannot wait for the `read` that it interrupted; that one comes by on its way out.
-        if self._rung and not is_mine(self._reading):
+        if not is_mine(self._reading):
             alone(self._reading, None, self._let_go)
 
     def _let_go(self) -> None:
