@@ -57,7 +57,9 @@ def host(code, *arguments, wrapper=(), **environment):
 class TestDescriptors:
     """No descriptor left, wherever it is that one is wanted."""
 
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize(
+        "way", [way if way in {"pipe", "zmq"} else pytest.param(way, marks=pytest.mark.soak) for way in WAYS]
+    )
     def test_the_ladder(self, way, request):
         """With 0 to 20 free ones and with enough: a run succeeds, or EMFILE is told; no process of ours aborts.
 
@@ -258,7 +260,7 @@ class TestPlaces:
         assert f"`directory` in [communicators.{name}]" in told
         assert list(place.iterdir()) == []
 
-    @pytest.mark.parametrize("odd", ["line\nbreak 'and' \"quotes\"", "größe %s{}$HOME"])
+    @pytest.mark.parametrize("odd", ["line\nbreak 'and' \"quotes\" größe %s{}$HOME"])
     def test_odd(self, odd):
         """Whatever its name is made of, it serves."""
         folder = Path("/tmp") / f"{os.getpid()}-{odd}"
@@ -271,7 +273,7 @@ class TestPlaces:
             shutil.rmtree(folder)
 
     @namespaces
-    @pytest.mark.parametrize("name", ["shm", "zmq"])
+    @pytest.mark.parametrize("name", ["zmq", pytest.param("shm", marks=pytest.mark.soak)])
     def test_read_only(self, name, tmp_path):
         """A file system that is mounted read-only: what would be made there is refused by name."""
         remount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none "$TMPDIR" && exec "$@"', "sh"]

@@ -51,6 +51,8 @@ from tasklink.supervision import LARGEST_UNTRUSTED
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "core" / "docs" / "security.md"
 NOBODY = 65534
+# Within a second the Task is in; five times that where other tests have the processors.
+AT_ONCE = 5.0
 
 # Where somebody else could knock: a communicator, and the settings with which it has a name.
 DOORS = {
@@ -59,6 +61,8 @@ DOORS = {
     "zmq-ipc": ("zmq", {}),
     "zmq-tcp": ("zmq", {"transport": "tcp"}),
 }
+# All of them; the rendezvous of `unix` is also that of the others, so every day it stands for them where it takes long.
+EACH_DOOR = [door if door in {"unix", "zmq-tcp"} else pytest.param(door, marks=pytest.mark.soak) for door in DOORS]
 # Those that are sockets in a private directory.
 NAMED = [door for door in DOORS if door != "zmq-tcp"]
 
@@ -118,7 +122,7 @@ def hung_up(stranger):
 
 @contextlib.contextmanager
 def guarded(door, **settings):
-    """A Listener that waits for its Task; at the end, whatever happened, that is let in within a second, and heard."""
+    """A Listener that waits for its Task; at the end, whatever happened, that is let in at once, and heard."""
     with listen(door, **settings) as listener, ThreadPoolExecutor(1) as pool:
         accepting = pool.submit(listener.accept, 20)
         address = listener.address
@@ -126,7 +130,7 @@ def guarded(door, **settings):
         start = time.monotonic()
         theirs = connect(listener, address)
         ours = accepting.result(10)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < AT_ONCE
         for writer, reader in ((theirs, ours), (ours, theirs)):
             writer.write(Message("well met"), 5)
             assert reader.read(5).contents == "well met"
@@ -231,7 +235,7 @@ class TestNames:
 class TestKeys:
     """A key is known to two processes."""
 
-    @pytest.mark.parametrize("way", [way for way in WAYS if way not in {"unix-pair", "pipe", "shm-inherited"}])
+    @pytest.mark.parametrize("way", ["pipe-in-band", *EACH_DOOR])
     def test_it_is_nowhere(self, way, monkeypatch, caplog, temporary_folder):
         """LUTE and others hand keys over in the environment: there it is seen by all that a Task starts, and logged.
 
@@ -382,7 +386,7 @@ class TestProof:
 class TestNothingIsDecodedBefore:
     """What comes before the proof is compared, and never decoded."""
 
-    @pytest.mark.parametrize("door", DOORS)
+    @pytest.mark.parametrize("door", EACH_DOOR)
     def test_pickles_and_commands_at_the_door(self, door, tmp_path):
         """CVE-2024-50050 (Llama Stack) and CVE-2026-3059: `recv_pyobj` on a socket that anybody could reach.
 
@@ -429,12 +433,12 @@ class TestNothingIsDecodedBefore:
 class TestCrowds:
     """Those who cannot come in keep nobody else out."""
 
-    @pytest.mark.parametrize("door", DOORS)
+    @pytest.mark.parametrize("door", EACH_DOOR)
     def test_a_flood(self, door, record_property):
         """CVE-2020-15166 (libzmq): one raw client that says half a sentence, and no other was served any more.
 
         A process connects up to 10 000 times, says a few bytes of what is right, and holds the last hundred
-        connections; the Task comes in within a second (`guarded`), and what is held for the others is bounded.
+        connections; the Task comes in at once (`guarded`), and what is held for the others is bounded.
         """
         process = psutil.Process()
         with contextlib.ExitStack() as stack, guarded(door) as listener:
