@@ -473,15 +473,9 @@ def test_a_connection_that_is_cut(record_property: Callable[..., None]) -> None:
     close(ours)
 
 
-@pytest.mark.parametrize(("signal_number", "peer_timeout", "soonest", "latest"), [
-    (signal.SIGKILL, 10.0, 0.0, 2.0),  # its system says so
-    (signal.SIGSTOP, 0.6, 0.6, 1.2),  # nobody says a word
-])  # fmt: skip
-def test_a_connection_that_does_not_come_back(
-    signal_number: int, peer_timeout: float, soonest: float, latest: float, record_property: Callable[..., None]
-) -> None:
-    """Over tcp a peer that died is given up 2 s later; one that is silent after `peer_timeout`, and as long again."""
-    with ZmqCommunicator.listen(ZmqSettings(transport="tcp", peer_timeout=peer_timeout)) as listener:
+def test_a_connection_that_does_not_come_back(record_property: Callable[..., None]) -> None:
+    """Over tcp a peer that died is given up 2 s later."""
+    with ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
 
         def work() -> None:
             theirs = ZmqCommunicator.connect(listener.address)
@@ -493,17 +487,16 @@ def test_a_connection_that_does_not_come_back(
             ours = listener.accept(timeout=10)
             assert ours.read(10).contents == "first"
         finally:
-            os.kill(pid, signal_number)
+            os.kill(pid, signal.SIGKILL)
     begin = time.monotonic()
     with pytest.raises(BrokenError, match="its connection was lost, and did not come back in time"):
         ours.read(20)
     seconds = time.monotonic() - begin
     record_property("seen", f"{seconds:.2f} s")
-    assert soonest <= seconds < latest + 1.5  # on a machine that is busy
+    assert seconds < 2.0 + 1.5  # on a machine that is busy
     with pytest.raises(BrokenError, match="the peer is gone"):
         ours.write(Message("nobody reads this"))
     ours.close()
-    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
