@@ -60,15 +60,17 @@ def ordinary_text():
     return b"".join(path.read_bytes() for path in paths) + Path(sys.executable).read_bytes()[: 1 << 16]
 
 
-def test_text_is_never_an_object(ordinary_text):
-    """Ordinary text, cut at random and read as captured output, arrives as it is, and loads no class (F53)."""
+@pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+def test_text_is_never_an_object(ordinary_text, record_property, examples):
+    """F53: ordinary text, cut at random and read as captured output, arrives as it is, and loads no class."""
+    chunks = []
     listener = OutputListener((1,))
     with listener:
         descriptor = os.dup(listener.standard_descriptors[1])
         with listener.accept() as output, os.fdopen(descriptor, "wb", buffering=0) as stdout:
 
             @given(st.integers(0, len(ordinary_text) - 1), st.lists(st.integers(1, 5000), min_size=1, max_size=20))
-            @settings(deadline=None, max_examples=200)
+            @settings(deadline=None, max_examples=examples)
             def read(begin, sizes):
                 splitter = LineSplitter()
                 for size in sizes:
@@ -77,6 +79,7 @@ def test_text_is_never_an_object(ordinary_text):
                     message = output.read(10) if chunk else None
                     assert message is None or message.contents == chunk
                     splitter.feed(chunk)
+                    chunks.append(len(chunk))
                     begin += size
                 splitter.end()
 
@@ -87,3 +90,5 @@ def test_text_is_never_an_object(ordinary_text):
             finally:
                 _watching.clear()
     assert seen == []
+    record_property("runs", len(chunks))
+    record_property("seen", f"{len(seen)} classes looked up")

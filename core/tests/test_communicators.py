@@ -1238,10 +1238,11 @@ say(hung=any(ends), interrupted=interrupted, good=good, errors=list(errors - {{N
         assert facts["interrupted"] > 20  # type: ignore[operator]
         assert facts["good"] > 100  # type: ignore[operator]
 
+    @pytest.mark.parametrize("blocks", [10, pytest.param(53, marks=pytest.mark.soak)])
     @both_streams
-    def test_a_storm_of_signals(self, kind: str) -> None:
-        """A thousand signals a second on both sides, while 200 MB pass: intact."""
-        script = """
+    def test_a_storm_of_signals(self, kind: str, blocks: int, record_property: Callable[[str, object], None]) -> None:
+        """F21: a thousand signals a second on both sides, while 200 MB pass, or 1 GiB: intact."""
+        script = f"""
 import hashlib
 def storm():
     counted = []
@@ -1251,7 +1252,7 @@ def storm():
 def work(end):
     storm()
     block = bytes(range(256)) * 80_000
-    for n in range(10):
+    for n in range({blocks}):
         end.write(Message([n, block]))
         end.write(Message(n))
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -1259,7 +1260,7 @@ child, end = of_two_processes(kind, work)
 counted = storm()
 block = bytes(range(256)) * 80_000
 good = True
-for n in range(10):
+for n in range({blocks}):
     good = good and end.read(20).contents == [n, block] and end.read(20).contents == n
 signal.setitimer(signal.ITIMER_REAL, 0)
 status = os.waitpid(child, 0)[1]
@@ -1269,6 +1270,7 @@ end.close()
         facts = run(script, kind)
         assert (facts["good"], facts["status"], facts["end"]) == (True, 0, "EndOfMessages")
         assert facts["signals"] > 20  # type: ignore[operator]
+        record_property("runs", facts["signals"])
 
 
 class TestMemory:

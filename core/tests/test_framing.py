@@ -236,6 +236,15 @@ def conversations(draw: st.DrawFn) -> Conversation:
     return conversation
 
 
+def arrives(conversation: Conversation, sizes: list[int]) -> None:
+    """See that what was sent is what is read, in chunks of these sizes."""
+    messages, error = fed(chunks(conversation.data, sizes))
+
+    assert messages == conversation.expected
+    assert (error is None) == conversation.ends_well
+    assert error is None or error.startswith("BrokenError")
+
+
 class TestRoundTrips:
     """What is sent arrives."""
 
@@ -243,11 +252,14 @@ class TestRoundTrips:
     @settings(deadline=None, max_examples=200)
     def test_whatever_is_written_is_read_wherever_it_is_cut(self, conversation: Conversation, sizes: list[int]) -> None:
         """Messages whole or in pieces, overtaken or given up, arrive as they were sent, in chunks of any size."""
-        messages, error = fed(chunks(conversation.data, sizes))
+        arrives(conversation, sizes)
 
-        assert messages == conversation.expected
-        assert (error is None) == conversation.ends_well
-        assert error is None or error.startswith("BrokenError")
+    @pytest.mark.soak
+    @pytest.mark.timeout(1800)
+    def test_a_hundred_thousand_of_them(self, record_property: Callable[[str, object], None]) -> None:
+        """F20: the same for very many."""
+        settings(deadline=None, max_examples=100_000)(given(conversations(), sizes_of_chunks)(arrives))()
+        record_property("runs", 100_000)
 
     @given(conversations(), sizes_of_chunks)
     @settings(deadline=None, max_examples=200)
