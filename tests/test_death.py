@@ -1,5 +1,6 @@
 """Whoever dies, and whenever: nothing that was accepted is lost, nothing is left, and the reason is named."""
 
+import gc
 import os
 import random
 import select
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -21,54 +23,114 @@ from tasklink.testing.tally import fresh_tally
 TASKS = str(Path(__file__).parent / "tasks")
 
 
-# What a Task of 15 ms reports: it closes its channel before some of the kills, and others come in the midst of that.
-FLUSHED_AFTER = {0: 1_000, 100_000: 100}
-
-
 @pytest.mark.parametrize("kills", [30, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
-def test_killed_at_a_random_moment(protocol, accepted_is_delivered, tmp_path, size, kills):
+def test_killed_at_a_random_moment(protocol, accepted_is_delivered, tmp_path, record_property, size, kills):  # noqa: PLR0917
     """F01: after kill -9 at any moment, every message whose write returned is there, once and in order.
 
     Where only closing delivers, every message that was flushed is; and of the others, the beginning, without a gap.
     """
-    path = tmp_path / "tally"
-    chance = random.Random(20261123)
-    delays, flushes = [], 0
     with Executor(protocol) as executor:
-        for _ in range(kills):
-            last = None if accepted_is_delivered else chance.randrange(FLUSHED_AFTER[size])
-            with fresh_tally(path) as tally:
-                future = executor.submit(sample_tasks.Accounting, tally=str(path), size=size, last=last)
-                died = _kill_after(future, chance.uniform(0, 0.03))
-                result = future.result()
-                accepted, flushed = tally.accepted, tally.flushed
-            delays.append(time.monotonic() - died)
-            flushes += flushed > 0
-            numbers = [message.contents[0] for message in result.messages if message.signal is None]
-            assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")
-            assert numbers == list(range(len(numbers)))
-            assert (accepted if accepted_is_delivered else flushed) <= len(numbers) <= accepted + 1
-            assert result.lost == 0
-    assert (flushes > 0) != accepted_is_delivered
-    median, worst = 1e3 * statistics.median(delays), 1e3 * max(delays)
-    print(f"{kills} kills, {flushes} of them after a flush: {median:.1f} ms, {worst:.1f} ms at worst")
+        doom = Doom(executor, tmp_path / "tally", accepted_is_delivered=accepted_is_delivered)
+        delays = [doom.kill(size) for _ in range(kills)]
+    assert (doom.flushes > 0) != accepted_is_delivered
+    note(record_property, kills, delays)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_killed_on_a_crowded_machine(alone, tmp_path, record_property):
+    """F66: with 20 processes for each processor, the same holds, and nine of ten results are there within 500 ms."""
+    crowd = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(20 * (os.cpu_count() or 1))]
+    try:
+        with Executor(alone) as executor:
+            doom = Doom(executor, tmp_path / "tally", accepted_is_delivered=alone != ["zmq"])
+            delays = sorted(doom.kill(size) for size in (0, 100_000) for _ in range(20))
+    finally:
+        for process in crowd:
+            process.kill()
+            process.wait()
+    note(record_property, len(delays), delays)
+    assert delays[len(delays) * 9 // 10] < 0.5
 
 
 @pytest.mark.timed
-def test_a_death_is_told_soon(alone, tmp_path):
-    """F01: all that a Task sent until kill -9, large messages too, is there within 100 ms of it."""
-    path = tmp_path / "tally"
-    chance = random.Random(20261123)
-    delays = []
-    with Executor(alone) as executor, fresh_tally(path):
-        for _ in range(30):
-            future = executor.submit(sample_tasks.Accounting, tally=str(path), size=100_000)
-            died = _kill_after(future, chance.uniform(0, 0.03))
-            future.result()
-            delays.append(time.monotonic() - died)
+@pytest.mark.parametrize("size", [100_000, 100_000_000], ids=["large", "huge"])
+def test_a_death_is_told_soon(alone, tmp_path, record_property, size):
+    """F01, F02: all that a Task sent until kill -9 is there within 100 ms of it, however large its messages are."""
+    with Executor(alone) as executor:
+        doom = Doom(executor, tmp_path / "tally", accepted_is_delivered=alone != ["zmq"])
+        delays = [doom.kill(size) for _ in range(30)]
+    record_property("runs", len(delays))
+    record_property("seen", f"{1e3 * statistics.median(delays):.1f} ms in the median, undisturbed")
+    record_property("seen", f"{1e3 * sorted(delays)[-2]:.1f} ms as the worst but one of 30, undisturbed")
     # Reading and unpacking what was still in the kernel is part of it; the slowest may be the machine's.
     assert sorted(delays)[-2] < 0.1
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+def test_killed_within_a_large_message(alone, record_property, kills):
+    """F02: killed within a message of 100 MB, a Task costs no more time, and no memory that is not given back."""
+    chance = random.Random(20261123)
+    delays = []
+    with Executor(alone) as executor:
+        spec = TaskSpec(run=sample_tasks.Heavy, keep_messages=False)
+        for number in range(-1, kills):
+            future = executor.submit(spec, size=100_000_000)
+            died = _kill_after(future, chance.uniform(0, 0.1))
+            result = future.result(timeout=30)
+            delays.append(time.monotonic() - died)
+            assert (result.status, result.signal_name, result.lost) == (Status.CRASHED, "SIGKILL", 0)
+            del future, result
+            gc.collect()
+            if number == -1:
+                before = psutil.Process().memory_info().rss
+        grown = psutil.Process().memory_info().rss - before
+    note(record_property, kills, delays[1:])
+    record_property("seen", f"{max(0, grown) / 1e6:.1f} MB of memory not given back")
+    assert grown < 10e6
+
+
+# What a Task of 15 ms reports: it closes its channel before some of the kills, and others come in the midst of that.
+FLUSHED_AFTER = {0: 1_000, 100_000: 100, 100_000_000: 3}
+
+
+class Doom:
+    """Runs Tasks that are killed at a random moment, and sees that all that was promised is there.
+
+    Attributes:
+        flushes: how often a Task had flushed what it sent before it was killed.
+    """
+
+    def __init__(self, executor, path, *, accepted_is_delivered):
+        self._executor, self._path = executor, path
+        self._accepted_is_delivered = accepted_is_delivered
+        self._chance = random.Random(20261123)
+        self.flushes = 0
+
+    def kill(self, size):
+        """Kill one that sends messages of a size; give how long it took to be told."""
+        last = None if self._accepted_is_delivered else self._chance.randrange(FLUSHED_AFTER[size])
+        with fresh_tally(self._path) as tally:
+            future = self._executor.submit(sample_tasks.Accounting, tally=str(self._path), size=size, last=last)
+            died = _kill_after(future, self._chance.uniform(0, 0.03 + size / 1e9))
+            result = future.result()
+            delay = time.monotonic() - died
+            accepted, flushed = tally.accepted, tally.flushed
+        self.flushes += flushed > 0
+        numbers = [message.contents[0] for message in result.messages if message.signal is None]
+        assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")
+        assert numbers == list(range(len(numbers)))
+        assert (accepted if self._accepted_is_delivered else flushed) <= len(numbers) <= accepted + 1
+        assert result.lost == 0
+        return delay
+
+
+def note(record_property, runs, delays):
+    """Hand over how long it took until each death was told: see `tests.faults`."""
+    record_property("runs", runs)
+    record_property("seen", f"{1e3 * statistics.median(delays):.1f} ms in the median")
+    record_property("seen", f"{1e3 * max(delays):.1f} ms at worst")
 
 
 def _kill_after(future, seconds):
@@ -89,19 +151,52 @@ def _kill_after(future, seconds):
     return died[0]
 
 
+@pytest.mark.parametrize("runs", [5, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("size", [1_000, 1_000_000, 100_000_000])
-@pytest.mark.parametrize("how", ["return", "sys.exit", "os._exit"])
-def test_exit_right_after_a_message(executor, accepted_is_delivered, how, size):
-    """However a Task exits right after its last message, all of it arrives; or else what an orderly end delivers."""
-    count = 1 if size > 1_000_000 else 20
-    for _ in range(1 if size > 1_000_000 else 5):
-        result = executor.run("sample_tasks:end_by", how=how, count=count, size=size)
+@pytest.mark.parametrize("how", ["return", "sys.exit", "os._exit", "kill"])
+def test_exit_right_after_a_message(executor, accepted_is_delivered, record_property, how, size, runs):  # noqa: PLR0917
+    """F04: however a Task ends right after its last message, all of it arrives; where it must be flushed, if it was."""
+    flush = not accepted_is_delivered and how in {"os._exit", "kill"}
+    count = 1 if size > 1_000_000 else 20 if runs == 5 else 1
+    runs = runs if size <= 1_000_000 else runs // 50 or 1
+    for _ in range(runs):
+        result = executor.run("sample_tasks:end_by", how=how, count=count, size=size, flush=flush)
         arrived = [(number, len(data)) for number, data in (message.contents for message in result.messages)]
-        sent = [(number, size) for number in range(count)]
-        if how == "os._exit" and not accepted_is_delivered:
-            sent = sent[: len(arrived)]
-        assert arrived == sent
+        assert arrived == [(number, size) for number in range(count)]
         assert result.lost == 0
+    record_property("runs", runs)
+    record_property("seen", "0 lost")
+
+
+def test_a_poisonous_message_delays_nothing(executor):
+    """F27: what would take years to unpickle is not unpickled: the death of its Task is told, and the others come."""
+    begin = time.monotonic()
+    result = executor.run("sample_tasks:report_poison")
+    assert time.monotonic() - begin < 5
+    assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")
+    if len(result.messages) == 2:  # nothing was flushed
+        assert result.messages[1].contents == "after it"
+    assert all(message.nbytes < 1000 for message in result.messages)
+
+
+@pytest.mark.parametrize("runs", [2, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+def test_a_fork_outlives_the_task(alone, record_property, runs):
+    """F33: a death is told although a fork of the Task lives on, and has everything open that the Task had."""
+    delays = []
+    # Over zmq the Executor cannot see that nobody is there any more who would confirm what it has sent.
+    expected = pytest.warns(RuntimeWarning, match="not confirmed") if alone == ["zmq"] else nullcontext()
+    for _ in range(runs):
+        begin = time.monotonic()
+        with expected, Executor(alone, settings={"zmq": {"linger": 0.1}}) as executor:
+            result = executor.run(TaskSpec(run="sample_tasks:die_beside_a_fork", leave_descendants=True))
+        delays.append(time.monotonic() - begin)
+        assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")
+        child = int(result.stdout)
+        assert alive_after(0, [psutil.Process(child)])
+        os.kill(child, signal.SIGKILL)
+    record_property("runs", runs)
+    record_property("seen", f"{max(delays):.2f} s for a whole run")
+    assert max(delays) < 30
 
 
 def test_slow_observer(protocol):
@@ -300,7 +395,7 @@ def test_cancelled_at_a_random_moment(protocol, runs):
             future = executor.submit(sample_tasks.Patient)
             timer = threading.Timer(chance.uniform(0, 0.06), future.cancel, ["enough"])
             timer.start()
-            result = future.result()
+            result = future.result(timeout=30)
             timer.join()
             assert result.status is Status.CANCELLED
             assert result.value in {"enough", None}

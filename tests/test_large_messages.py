@@ -5,6 +5,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 TASKS = str(Path(__file__).parent / "tasks")
 
 
@@ -103,3 +105,78 @@ def test_cancel_overtakes_a_gibibyte_on_its_way_in(alone):
         print(result.status, result.value)
     """)
     assert (status, value) == ("cancelled", "cancel")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("eighths", [20, 36], ids=["2.5 GiB", "4.5 GiB"])
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_beyond_32_bits(alone, record_property, way, eighths):
+    """F29: an array that 31 or 32 bits cannot count arrives equal, and costs either side little more than itself."""
+    megabytes = 128 * eighths
+    sending = """
+        result = executor.run("sample_tasks:digest_of_an_array", array=numpy.arange(megabytes << 17))
+        came, peak = result.value_or_raise()
+    """
+    receiving = """
+        result = executor.run("sample_tasks:big_array", megabytes=megabytes)
+        came, peak = hashlib.sha256(result.value_or_raise()).hexdigest(), 0
+    """
+    came, sent, ours, theirs = in_fresh_process(f"""
+        import hashlib, numpy, resource
+        from tasklink import Executor
+        megabytes = {megabytes}
+        with Executor({alone!r}) as executor:
+            _, least = executor.run("sample_tasks:digest_of_an_array", array=numpy.arange(10)).value
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            {(sending if way == "in" else receiving).strip()}
+        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        del result
+        sent = hashlib.sha256(numpy.arange(megabytes << 17, dtype={"int" if way == "in" else "float"!r})).hexdigest()
+        print(came, sent, ours // 1024, max(0, peak - least) // 1024)
+    """)
+    assert came == sent
+    # Who sends has the array already; shared memory is that of both sides, and counts for each.
+    most = 1.1 * megabytes + 64
+    own = megabytes if way == "in" else 0
+    assert int(ours) - own <= most
+    assert int(theirs) <= most
+    record_property("seen", f"{max((int(ours) - own), int(theirs)) / megabytes:.2f} of its size in further memory")
+
+
+@pytest.mark.timed
+def test_signals_beside_a_gibibyte_each_way(alone, record_property):
+    """F41: while 1 GiB goes each way, 99 of 100 signals, and their answers, are there within 50 ms."""
+    count, there, back = in_fresh_process(f"""
+        import threading, time
+        from tasklink import Executor, hookimpl
+
+        class Late:
+            def __init__(self):
+                self.times = []
+            @hookimpl
+            def tasklink_message_received(self, message):
+                if message.signal == "pong":
+                    self.times.append(time.time_ns() - message.sent_ns)
+
+        def worst_but_one_percent(times):
+            return sorted(times)[99 * len(times) // 100] / 1e6
+
+        late = Late()
+        with Executor({alone!r}, observers=[late]) as executor:
+            future = executor.submit("sample_tasks:answer_beside_a_gibibyte")
+            assert next(future.messages()).signal == "ready"
+            large = threading.Thread(target=future.signal, args=("large", bytes(1 << 30)))
+            large.start()
+            while large.is_alive():
+                future.signal("ping")
+                large.join(0.002)
+            there = future.result(timeout=60).value_or_raise()
+        assert len(there) == len(late.times)
+        print(len(there), worst_but_one_percent(there), worst_but_one_percent(late.times))
+    """)
+    assert int(count) > 50
+    record_property("runs", count)
+    record_property("seen", f"{max(float(there), float(back)):.1f} ms for 99 of 100")
+    assert float(there) < 50
+    assert float(back) < 50

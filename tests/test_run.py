@@ -189,6 +189,15 @@ class TestHowItEnds:
             with pytest.raises(error, match="end_by"):
                 result.value_or_raise()
 
+    @pytest.mark.parametrize("runs", [1, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+    @pytest.mark.parametrize("how", ["sys.exit", "os._exit"])
+    def test_no_result_is_no_success(self, executor, record_property, how, runs):
+        """F05: to exit with 0 and without a result is an outcome of its own, each time."""
+        for _ in range(runs):
+            result = executor.run("sample_tasks:end_by", how=how, count=0)
+            assert (result.status, result.exit_code) == (Status.NO_RESULT, 0)
+        record_property("runs", runs)
+
     def test_crash_names_signal_and_last_lines(self, executor, accepted_is_delivered):
         """A crash names its signal, and Python's own account of it."""
         result = executor.run("sample_tasks:end_by", how="segfault")
@@ -216,7 +225,7 @@ class TestHowItEnds:
         with pytest.raises(TaskNotStartedError, match=words):
             result.value_or_raise()
 
-    def test_never_speaks(self, executor, tmp_path, monkeypatch):
+    def test_never_speaks(self, executor, record_property, tmp_path, monkeypatch):
         """F06: a process that says nothing is ended when its time to begin is up."""
         monkeypatch.setattr(supervision, "START_SECONDS", 0.3)
         mute = tmp_path / "python"
@@ -224,6 +233,7 @@ class TestHowItEnds:
         mute.chmod(0o755)
         result = executor.run(TaskSpec(run="os:getpid", python=mute, grace=0.1))
         assert (result.status, result.signal_name) == (Status.NOT_STARTED, "SIGTERM")
+        record_property("seen", f"{1e3 * (result.duration - 0.3):.1f} ms after that time")
         with pytest.raises(TaskNotStartedError, match=r"its process did not speak within 0\.3 s"):
             result.value_or_raise()
 
@@ -321,26 +331,51 @@ class TestSpeakingAndHearing:
         assert ("error", "threading", "an exception ended the thread 'helper':") in logs
         assert b"INFO:root:calibrated" in result.stderr
 
-    def test_threads(self, executor):
-        """Eight threads report at once: everything arrives, each thread's in its order."""
-        result = executor.run("sample_tasks:message_from_thread")
+    @pytest.mark.parametrize(("threads", "count"), [(8, 200), pytest.param(16, 1000, marks=pytest.mark.soak)])
+    def test_threads(self, executor, record_property, threads, count):
+        """F32: many threads report at once: everything arrives, each thread's in its order."""
+        result = executor.run("sample_tasks:message_from_thread", threads=threads, count=count)
         by_thread = {}
         for message in result.messages:
             name, number = message.contents
             by_thread.setdefault(name, []).append(number)
-        assert by_thread == {name: list(range(200)) for name in range(8)}
+        assert by_thread == {name: list(range(count)) for name in range(threads)}
         assert result.lost == 0
+        record_property("runs", threads * count)
 
-    def test_fork(self, executor):
-        """A fork of the Task is told that it may not speak; its parent goes on."""
-        result = executor.run("sample_tasks:fork_and_report")
-        assert result.value == "ForkedError"
-        assert [message.contents for message in result.messages] == ["from the parent"]
+    @pytest.mark.parametrize("count", [30, pytest.param(1000, marks=pytest.mark.soak)])
+    def test_writers_of_every_kind(self, executor, record_property, count):
+        """F32: threads, finalizers and a signal handler report in the midst of each other: all that was accepted came.
+
+        What interrupts a report of its own thread is sent, or refused; it waits for nothing.
+        """
+        result = executor.run(TaskSpec(run="sample_tasks:message_from_everywhere", timeout=30), count=count)
+        accepted, refused = result.value_or_raise()
+        came = {kind: [] for kind in accepted}
+        for message in result.messages:
+            kind, number = message.contents
+            came[kind].append(number)
+        assert {kind: len(numbers) for kind, numbers in came.items()} == accepted
+        assert all(len(set(numbers)) == len(numbers) for numbers in came.values())
+        assert accepted["thread"] == 5 * count
+        assert accepted["finalizer"] + accepted["handler"] + refused > 4 * count
+        assert result.lost == 0
+        record_property("runs", sum(accepted.values()) + refused)
+
+    @pytest.mark.parametrize("runs", [1, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+    def test_fork(self, executor, record_property, runs):
+        """F33: a fork of the Task is told that it may not speak; its parent goes on."""
+        for _ in range(runs):
+            result = executor.run("sample_tasks:fork_and_report")
+            assert result.value == "ForkedError"
+            assert [message.contents for message in result.messages] == ["from the parent"]
+        record_property("runs", runs)
 
     def test_programs_inherit_nothing(self, executor):
-        """A program that the Task starts has none of our descriptors."""
+        """F34: a program that is run, as a Task or by one, has none of our descriptors."""
         # 3 is the folder that ls itself reads.
         assert executor.run("sample_tasks:open_descriptors_of_a_program").value == ["0", "1", "2", "3"]
+        assert executor.run(["ls", "/proc/self/fd"]).stdout.split() == [b"0", b"1", b"2", b"3"]
 
     def test_handler_that_raises(self, protocol):
         """A handler that raises is told to the log, and the Task hears on."""

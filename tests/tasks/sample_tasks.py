@@ -1,6 +1,8 @@
 """Tasks that the tests run. Imported by the processes of Tasks, so it imports no test library."""
 
 import array
+import gc
+import itertools
 import logging
 import os
 import queue
@@ -12,6 +14,7 @@ import time
 import warnings
 
 from tasklink import Task, current_task
+from tasklink.errors import BusyError
 from tasklink.testing.tally import Tally
 
 
@@ -55,6 +58,23 @@ class Echo(Task):
                 return answered
             answered += 1
             self.signal(message.signal, message.contents)
+
+
+def hear_one():
+    """Give the contents of the first signal."""
+    return current_task().received(timeout=30).contents
+
+
+def hear_for(seconds):
+    """Give the contents of all signals that come in this time."""
+    end = time.monotonic() + seconds
+    heard = []
+    while (rest := end - time.monotonic()) > 0:
+        try:
+            heard.append(current_task().received(rest).contents)
+        except TimeoutError:
+            break
+    return heard
 
 
 class Patient(Task):
@@ -113,6 +133,16 @@ class Ticking(Task):
             number += 1
 
 
+class Heavy(Task):
+    """Sends one large message after the other, without end: it is always within one."""
+
+    def run(self, size):
+        data = bytes(size)
+        self.signal("ready")
+        while True:
+            self.report(data)
+
+
 class Accounting(Task):
     """Reports, and keeps the numbers of reports that were accepted and flushed where its death does not reach.
 
@@ -125,9 +155,14 @@ class Accounting(Task):
         while counts.accepted != last:
             self.report((counts.accepted, bytes(size)))
             counts.accepted += 1
-        self._conversation._write.__self__.close()
+        close_channel()
         counts.flushed = counts.accepted
         signal.pause()
+
+
+def close_channel():
+    """Close what this Task talks over, which flushes it."""
+    current_task()._conversation._write.__self__.close()
 
 
 def add(a, b):
@@ -193,11 +228,13 @@ def speak_in_every_way():
     thread.join()
 
 
-def end_by(how, count=3, size=1000):
+def end_by(how, count=3, size=1000, flush=False):
     """Report `count` times, then end in some way."""
     task = current_task()
     for number in range(count):
         task.report((number, bytes(size)))
+    if flush:
+        close_channel()
     if how == "return":
         return None
     if how == "sys.exit":
@@ -215,6 +252,28 @@ def end_by(how, count=3, size=1000):
     raise ValueError(how)
 
 
+def report_poison():
+    """Report what takes years to unpickle, then something else, and be killed."""
+
+    class Poison:
+        def __reduce__(self):
+            return sum, (range(10**18),)
+
+    current_task().report(Poison())
+    current_task().report("after it")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_beside_a_fork():
+    """Fork a child that lives on, with all that this process has open, and be killed."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def print_and_die():
     """Print, and be killed."""
     print("the last words")
@@ -225,6 +284,28 @@ def leave_a_child(own_session):
     """Leave a grandchild behind that keeps stdout and stderr open."""
     print("before", flush=True)
     subprocess.Popen(["sleep", "60"], start_new_session=own_session)
+    return "done"
+
+
+def print_from_processes(writers, lines):
+    """Print lines of up to 4096 bytes, from several processes at once."""
+    children = []
+    for writer in range(writers):
+        child = os.fork()
+        if child == 0:
+            for number in range(lines):
+                head = b"%d %d " % (writer, number)
+                os.write(1, head.ljust(len(head) + 37 * number % (4095 - len(head)), b".") + b"\n")
+            os._exit(0)
+        children.append(child)
+    return [os.waitpid(child, 0)[1] for child in children]
+
+
+def work_without_standard_descriptors(seconds):
+    """Close 0, 1 and 2, as a daemon does, and go on for a while."""
+    os.closerange(0, 3)
+    time.sleep(seconds)
+    current_task().report("still here")
     return "done"
 
 
@@ -269,6 +350,33 @@ def peak_memory_of_big_array(megabytes):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     current_task().report(values)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+def digest_of_an_array(array):
+    """Say what came, and how much more memory this process needed than it has at the least."""
+    import hashlib
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return hashlib.sha256(array).hexdigest(), peak
+
+
+def answer_beside_a_gibibyte():
+    """Send 1 GiB, and be sent as much, while each `ping` is answered; give how late these were, in ns."""
+    task = current_task()
+    late = []
+    came = threading.Event()
+
+    def answer(message):
+        late.append(time.time_ns() - message.sent_ns)
+        task.signal("pong")
+
+    task.on("ping", answer)
+    task.on("large", lambda message: came.set())
+    task.signal("ready")
+    task.report(bytes(1 << 30))
+    came.wait(50)
+    return late
 
 
 def report_beside_a_gibibyte():
@@ -363,16 +471,57 @@ def modules_of_the_task_side():
     return sorted(sys.modules), sys.version_info[:2]
 
 
-def message_from_thread():
+def message_from_thread(threads, count):
     task = current_task()
-    threads = [
-        threading.Thread(target=lambda name=name: [task.report((name, number)) for number in range(200)])
-        for name in range(8)
-    ]
+    run_at_once([lambda name=name: [task.report((name, number)) for number in range(count)] for name in range(threads)])
+
+
+def run_at_once(functions):
+    threads = [threading.Thread(target=function) for function in functions]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def message_from_everywhere(count):
+    """Report from threads, from finalizers and from a signal handler; give how many of each were accepted."""
+    task = current_task()
+    accepted = {"thread": 0, "finalizer": 0, "handler": 0}
+    refused = []
+    lock = threading.RLock()
+
+    def report(kind, number):
+        try:
+            task.report((kind, number))
+        except BusyError as error:  # it interrupted a report of the same thread
+            refused.append(error)
+        else:
+            with lock:
+                accepted[kind] += 1
+
+    class Circle:
+        def __init__(self, number):
+            self.number, self.itself = number, self
+
+        def __del__(self):
+            report("finalizer", self.number)
+
+    def work(first):
+        for number in range(first, first + count):
+            report("thread", number)
+            Circle(number)  # what refers to itself is finalized in the midst of something else
+            logging.getLogger("lab").warning("number %d", number)
+
+    numbers = itertools.count()
+    signal.signal(signal.SIGALRM, lambda *_: report("handler", next(numbers)))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    gc.set_threshold(10)
+    run_at_once([lambda first=first: work(first) for first in range(0, 4 * count, count)])
+    work(4 * count)
+    gc.collect()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return accepted, len(refused)
 
 
 def late_thread():
