@@ -169,7 +169,7 @@ def test_exit_right_after_a_message(executor, accepted_is_delivered, record_prop
 
 
 def test_a_poisonous_message_delays_nothing(executor):
-    """F27: what would take years to unpickle is not unpickled: the death of its Task is told, and the others come."""
+    """F27: what never ends when it is unpickled is not unpickled: the death is told, and the others come."""
     begin = time.monotonic()
     result = executor.run("sample_tasks:report_poison")
     assert time.monotonic() - begin < 5

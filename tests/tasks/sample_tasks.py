@@ -252,12 +252,17 @@ def end_by(how, count=3, size=1000, flush=False):
     raise ValueError(how)
 
 
+def for_ever():
+    while True:
+        pass
+
+
 def report_poison():
-    """Report what takes years to unpickle, then something else, and be killed."""
+    """Report what cannot be unpickled in any time, then something else, and be killed."""
 
     class Poison:
         def __reduce__(self):
-            return sum, (range(10**18),)
+            return for_ever, ()
 
     current_task().report(Poison())
     current_task().report("after it")
