@@ -706,6 +706,10 @@ def take_in(old: dict, reports: list[Path]) -> dict:
     for report in reports:
         text = report.read_text(errors="replace")
         for name, runs, seen in _of_tests(text) if text.startswith("<?xml") else _of_fuzzing(text):
+            if runs is None and name in names:
+                raise ValueError(f"{name} has failed: what it has seen is not shown")
+            if not runs:
+                continue
             entry = new[name]
             entry["runs"] += runs
             for number, words in seen:
@@ -717,13 +721,13 @@ def take_in(old: dict, reports: list[Path]) -> dict:
 
 
 def _of_tests(text):
-    """Name, runs and what was seen, of each test of a report of pytest."""
+    """Name, runs and what was seen, of each test of a report of pytest; of one that has failed None for the runs."""
     for case in ElementTree.fromstring(text).iter("testcase"):
         parts = [part for part in case.get("classname").split(".") if not part.startswith("Test")]
         name = f"{'/'.join(parts)}.py::{case.get('name').partition('[')[0]}"
         if case.find("failure") is not None or case.find("error") is not None:
-            raise ValueError(f"{name} has failed: what it has seen is not shown")
-        if case.find("skipped") is None:
+            yield name, None, ()
+        elif case.find("skipped") is None:
             properties = [(found.get("name"), found.get("value")) for found in case.iter("property")]
             runs = sum(int(value) for key, value in properties if key == "runs") or 1
             seen = [_number_and_words(value) for key, value in properties if key == "seen"]
@@ -758,7 +762,8 @@ def _section(section, found):
         entries = [found[name] for name in fault.tests if name in found]
         runs = f"{sum(entry['runs'] for entry in entries):,}".replace(",", " ") if entries else ""
         proofs = ", ".join(_link(name) for name in fault.tests)
-        rows.append(f"| {fault.id} | {fault.what} | {fault.promise} | {proofs} | {runs} | {_seen(entries)} |")
+        promise = fault.promise.replace(NOT_PROMISED, "*Not promised:* ")
+        rows.append(f"| {fault.id} | {fault.what} | {promise} | {proofs} | {runs} | {_seen(entries)} |")
     return f"### {section.title}\n\n{section.words}\n\n" + "\n".join(rows) + "\n"
 
 
@@ -778,7 +783,8 @@ def _rounded(number):
 
 def _link(name):
     path, _, test = name.partition("::")
-    return f"[{test.removeprefix('test_') if test else f'fuzzing {Path(path).stem}'}](../../{path})"
+    words = test.removeprefix("test_").replace("_", " ") if test else f"fuzzing {Path(path).stem}"
+    return f"[{words}](../../{path})"
 
 
 def write(text: str, found: dict) -> str:
