@@ -60,7 +60,7 @@ def ordinary_text():
     return b"".join(path.read_bytes() for path in paths) + Path(sys.executable).read_bytes()[: 1 << 16]
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("examples", [200, pytest.param(14_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 def test_text_is_never_an_object(ordinary_text, record_property, examples):
     """F53: ordinary text, cut at random and read as captured output, arrives as it is, and loads no class."""
     chunks = []
