@@ -108,7 +108,7 @@ def test_cancel_overtakes_a_gibibyte_on_its_way_in(alone):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("eighths", [20, 36], ids=["2.5 GiB", "4.5 GiB"])
 @pytest.mark.parametrize("way", ["in", "out"])
 def test_beyond_32_bits(alone, record_property, way, eighths):
