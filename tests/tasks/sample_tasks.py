@@ -366,8 +366,8 @@ def digest_of_an_array(array):
     return hashlib.sha256(array).hexdigest(), peak
 
 
-def answer_beside_a_gibibyte():
-    """Send 1 GiB, and be sent as much, while each `ping` is answered; give how late these were, in ns."""
+def answer_while_sending(size):
+    """Send so many bytes, and be sent as much, while each `ping` is answered; give how late these were, in ns."""
     task = current_task()
     late = []
     came = threading.Event()
@@ -379,8 +379,9 @@ def answer_beside_a_gibibyte():
     task.on("ping", answer)
     task.on("large", lambda message: came.set())
     task.signal("ready")
-    task.report(bytes(1 << 30))
+    task.report(bytes(size))
     came.wait(50)
+    task.received(50)  # all pings have come before this one
     return late
 
 
