@@ -723,6 +723,8 @@ def take_in(old: dict, reports: list[Path]) -> dict:
 def _of_tests(text):
     """Name, runs and what was seen, of each test of a report of pytest; of one that has failed None for the runs."""
     for case in ElementTree.fromstring(text).iter("testcase"):
+        if case.get("name") is None:
+            continue  # the one in which all was interrupted
         parts = [part for part in case.get("classname").split(".") if not part.startswith("Test")]
         name = f"{'/'.join(parts)}.py::{case.get('name').partition('[')[0]}"
         if case.find("failure") is not None or case.find("error") is not None:

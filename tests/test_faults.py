@@ -16,7 +16,7 @@ REPORT = """<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite>
 <testcase classname="tests.test_run.TestHowItEnds" name="test_not_started[one]" />
 <testcase classname="tests.test_run.TestHowItEnds" name="test_not_started[two]"><skipped message="no" /></testcase>
 <testcase classname="tests.test_run.TestHowItEnds" name="test_that_proves_nothing"><skipped message="no" /></testcase>
-</testsuite></testsuites>"""
+<testcase time="0.090" /></testsuite></testsuites>"""
 KILLS = "tests/test_death.py::test_killed_at_a_random_moment"
 
 
