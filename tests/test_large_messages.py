@@ -144,7 +144,8 @@ def test_beyond_32_bits(alone, record_property, way, eighths):
     record_property("seen", f"{max((int(ours) - own), int(theirs)) / megabytes:.2f} of its size in further memory")
 
 
-@pytest.mark.timed
+@pytest.mark.soak
+@pytest.mark.timeout(300)
 def test_signals_beside_a_gibibyte_each_way(alone, record_property):
     """F41: while 1 GiB goes each way, 99 of 100 signals, and their answers, are there within 50 ms."""
     count, there, back = in_fresh_process(f"""
