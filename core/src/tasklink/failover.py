@@ -210,10 +210,10 @@ class FailOver:
         kept = self.kept
         if not kept.answers:
             return
-        self._ask_everywhere(deadline)
         standstills = 0
         while kept and not self._closed:
-            answers, oldest = kept.answers, kept.oldest
+            answers, oldest = kept.answers, kept.oldest  # before it is asked: the answer may come at once
+            found = self._ask_everywhere(deadline)
             if self._wait_for_answer(lambda: not kept, deadline):
                 return
             silent = kept.answers == answers
@@ -222,7 +222,7 @@ class FailOver:
                 if not self._leave_stuck_one(oldest):
                     return
                 standstills = 0
-            if not self._ask_everywhere(deadline) and silent:
+            elif silent and not found:
                 return
 
     def _forget(self, message: Message) -> None:
