@@ -1,6 +1,7 @@
 """Output that nobody controls: captured to the byte, whatever it is, and never in the way."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import textwrap

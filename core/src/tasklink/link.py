@@ -192,15 +192,18 @@ class Link:
             TimeoutError: a peer did not confirm it.
             ForkedError: as `write`.
         """
-        for member in self.members:
-            if member.writable:
-                try:
-                    member.communicator.flush()
-                except CommunicatorError as error:
-                    if self._closed:
-                        raise
-                    self._stop_writing(member)
-                    self._tell_of_broken(member, error)
+        while True:
+            for member in self.members:
+                if member.writable:
+                    try:
+                        member.communicator.flush()
+                    except CommunicatorError as error:
+                        if self._closed:
+                            raise
+                        self._over.give_up(member, error)
+            if not self._over.failing:
+                return
+            self._over.go_over(None)  # and what it took is flushed with the others
 
     def _fill_gaps(self, deadline: float | None) -> None:
         """Tell the reader of numbers that nobody will use, or it would wait for them."""
