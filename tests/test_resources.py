@@ -316,7 +316,7 @@ class TestTime:
             assert executor.run("scarce_tasks:whatever_the_clock_says", seconds=0.1).status is Status.COMPLETED
             late = executor.run(TaskSpec(run="scarce_tasks:whatever_the_clock_says", timeout=0.5), seconds=60)
         assert late.status is Status.TIMED_OUT
-        record_property("seen", f"{late.duration:.2f} s for 0.5 s")
+        record_property("seen", f"{late.duration:.2f} s for a time-out of 0.5 s")
         assert 0.5 <= late.duration < 5  # what is left of it is the end of the process
 
     @pytest.mark.parametrize("seconds", [1, pytest.param(30, marks=pytest.mark.soak)])
@@ -384,7 +384,7 @@ class TestBothWays:
                     future.signal("data", bytes(1 << 20), timeout=0.3)
                     sent += 1
             grown = (process.memory_info().rss - before) / 2**20
-            record_property("seen", f"{sent} MiB were taken, {grown:.0f} MiB more held")
+            record_property("seen", f"{max(0.0, grown):.0f} MiB more memory")
             os.killpg(future._run._process.pid, signal.SIGCONT)
             future.signal("stop", timeout=20)
             result = future.result(30)
