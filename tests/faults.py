@@ -103,9 +103,7 @@ SECTIONS = (
             Fault(
                 "F04",
                 "It ends right after its last message: returns, exits, or is killed",
-                "All of it arrives, up to 100 MB; over `zmq` when the Task has closed its channel first. Where a "
-                "process may crash in an exit handler, and the result matters, name one that delivers on write in "
-                "front of `zmq`",
+                "All of it arrives, up to 100 MB; over `zmq` when the Task has returned, or has flushed it",
                 (_DEATH + "test_exit_right_after_a_message",),
             ),
             Fault(

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -183,11 +182,9 @@ def test_a_poisonous_message_delays_nothing(executor):
 def test_a_fork_outlives_the_task(alone, record_property, runs):
     """F33: a death is told although a fork of the Task lives on, and has everything open that the Task had."""
     delays = []
-    # Over zmq the Executor cannot see that nobody is there any more who would confirm what it has sent.
-    expected = pytest.warns(RuntimeWarning, match="not confirmed") if alone == ["zmq"] else nullcontext()
     for _ in range(runs):
         begin = time.monotonic()
-        with expected, Executor(alone, settings={"zmq": {"linger": 0.1}}) as executor:
+        with Executor(alone) as executor:
             result = executor.run(TaskSpec(run="sample_tasks:die_beside_a_fork", leave_descendants=True))
         delays.append(time.monotonic() - begin)
         assert (result.status, result.signal_name) == (Status.CRASHED, "SIGKILL")

@@ -173,7 +173,7 @@ def test_standard_descriptors_are_closed(executor, record_property, seconds):
     assert (result.value, [message.contents for message in result.messages]) == ("done", ["still here"])
     if seconds > 1:
         record_property("seen", f"{100 * busy / seconds:.1f} % of a processor")
-    assert busy < 0.05 + 0.015 * seconds
+    assert busy < 0.2 + 0.015 * seconds  # the rest is the run itself
 
 
 def test_output_is_there_before_the_crash(executor):

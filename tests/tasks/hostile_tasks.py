@@ -150,6 +150,12 @@ def waits_for_what_never_comes():
     return "done"
 
 
+def without_the_last_word(what):
+    """Do something else, and do not say how many messages there were."""
+    globals()[what]()
+    os._exit(0)
+
+
 # What breaks a channel
 
 

@@ -15,7 +15,6 @@ import warnings
 
 from tasklink import Task, current_task
 from tasklink.errors import BusyError
-from tasklink.testing.tally import Tally
 
 
 class Point:
@@ -150,6 +149,8 @@ class Accounting(Task):
     """
 
     def run(self, tally, size=0, last=None):
+        from tasklink.testing.tally import Tally  # not everywhere, as where tasklink itself is not installed
+
         counts = Tally.at(tally)
         self.signal("ready")
         while counts.accepted != last:

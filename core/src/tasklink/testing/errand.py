@@ -112,7 +112,8 @@ def write_and_wait(peer: Peer, contents: list[object]) -> None:
 
 
 def write_flush_and_die(peer: Peer, count: int, size: int) -> None:
-    """Write, flush, and be gone, without a word to whoever would clean up."""
+    """When told to: write, flush, and be gone, without a word to whoever would clean up."""
+    peer.end.read()
     for number in range(count):
         peer.end.write(Message([number, pattern(size, number)]))
     peer.end.flush()

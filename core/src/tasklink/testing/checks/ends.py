@@ -229,6 +229,7 @@ def check_what_was_flushed(subject: Subject) -> None:
     """
     for count, size in ((1, 10), (300, 80_000)):
         with subject.peer(write_flush_and_die, count, size) as (ours, _):
+            ours.write(Message("begin"))
             contents, error = rest_of(ours, subject.patience)
             wanted = [[number, pattern(size, number)] for number in range(count)]
             expect(contents == wanted, f"{count} messages were flushed; {len(contents)} came, and then {error!r}")
