@@ -18,9 +18,10 @@ import pytest
 
 from tasklink.cli import commands
 from tasklink.message import Message
-from tasklink.testing.chaos import ENDINGS, Life, Record, protocols
+from tasklink.testing.chaos import protocols
 from tasklink.testing.errand import pattern
 from tasklink.testing.growth import Growth
+from tasklink.testing.life import ENDINGS, Life, Record
 
 TASKLINK = str(Path(sysconfig.get_path("scripts"), "tasklink"))
 TASKS = Path(__file__).parent / "tasks"

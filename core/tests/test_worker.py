@@ -334,6 +334,15 @@ class TestListening:
 class TestProcess:
     """A process of its own: from the handover to the exit code."""
 
+    def test_a_peer_that_is_gone_when_it_is_accepted(
+        self, run_over: RunOver, wires: ModuleType, errands: ModuleType
+    ) -> None:
+        """It is named, and the run goes on over the others; a run without others has a result as well."""
+        result, _ = run_over(TaskSpec(run=errands.in_process), wires.TornWire, wires.Wire)
+        assert (result.status, list(result.broken)) == (Status.COMPLETED, ["TornWire0"])
+        result, _ = run_over(TaskSpec(run=errands.in_process), wires.TornWire)
+        assert (result.status, list(result.broken)) == (Status.NOT_STARTED, ["TornWire0"])
+
     def test_a_run(self, run_over: RunOver, wires: ModuleType, errands: ModuleType) -> None:
         """A Task runs over any protocol that can be imported."""
         result, logs = run_over(TaskSpec(run=errands.in_process), wires.Wire)

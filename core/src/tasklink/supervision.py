@@ -168,6 +168,11 @@ class Run:
             if waiting not in selector.get_map():
                 selector.register(waiting, selectors.EVENT_READ, lambda: self._admit(name, listener, selector))
             return
+        except CommunicatorError as error:
+            if waiting is not None and waiting in selector.get_map():
+                selector.unregister(waiting)
+            self._tell_of_broken(name, error)
+            return
         if waiting is not None and waiting in selector.get_map():
             selector.unregister(waiting)
         self._link.add(name, communicator)

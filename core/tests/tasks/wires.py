@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from tasklink.communicator import Address, Capabilities, Listener
+from tasklink.errors import BrokenError
 from tasklink.stream import StreamCommunicator
 
 TYPE_CHECKING = False
@@ -40,6 +41,15 @@ class CutWire(Wire):
     def connect(cls, address: Address) -> Wire:
         """Fail."""
         raise OSError("the wire is cut")
+
+
+class TornWire(Wire):
+    """A wire whose peer is gone by the time that it is accepted."""
+
+    @classmethod
+    def listen(cls, settings: object) -> Waiting:
+        """Make the pair."""
+        return Torn(cls)
 
 
 class LazyWire(Wire):
@@ -100,3 +110,12 @@ class Waiting(Listener):
         """Close what was not given away."""
         self._ours.close()
         self._theirs.close()
+
+
+class Torn(Waiting):
+    """Finds nobody."""
+
+    def accept(self, timeout: float | None = None) -> Wire:
+        """Fail."""
+        super().accept(timeout).close()
+        raise BrokenError("the Task was there, and is gone")

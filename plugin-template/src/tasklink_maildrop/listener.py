@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasklink.communicator import Address, Listener
 from tasklink.doorbell import Doorbell
-from tasklink.errors import BrokenError, ClosedError
+from tasklink.errors import ClosedError
 from tasklink.rendezvous.directory import PrivateDirectory
 from tasklink.rendezvous.hold import Hold
 from tasklink_maildrop.communicator import BELL, RECORD_BYTES, TO_EXECUTOR, TO_TASK, MaildropCommunicator
@@ -52,11 +52,13 @@ class MaildropListener(Listener):
         if not poll.poll(None if timeout is None else timeout * 1000):
             raise TimeoutError("the Task has not come in time")
         self._check_open()
+        os.read(self._reader, RECORD_BYTES)
+        # A Task may have said all that it had to say, and be gone: without a reader of it a pipe cannot be opened.
+        reader = os.open(self._outgoing / BELL, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            os.read(self._reader, RECORD_BYTES)
             writer = os.open(self._outgoing / BELL, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:  # ENXIO: nobody reads there any more
-            raise BrokenError(f"the Task was there, and is gone: {error}") from error
+        finally:
+            os.close(reader)
         hold = Hold(str(self._directory.path))
         incoming, outgoing = str(self._incoming), str(self._outgoing)
         return MaildropCommunicator(incoming, outgoing, reader=os.dup(self._reader), writer=writer, hold=hold)

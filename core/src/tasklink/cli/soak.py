@@ -23,7 +23,7 @@ from tasklink.testing.chaos import AT_ONCE, Chaos, protocols
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasklink.testing.chaos import Record
+    from tasklink.testing.life import Record
 
 _INTRODUCTION = """\
 {minutes} of Tasks that live for a random while and return, raise, exit, crash, are killed or stopped, {at_once} at a
