@@ -69,7 +69,7 @@ def test_cancel_overtakes_a_gibibyte_on_its_way_out(alone):
     """A Task that is sending 1 GiB hears a cancel while it does."""
     (status, value) = in_fresh_process(f"""
         from tasklink import Executor
-        with Executor({alone!r}, grace=30) as executor:
+        with Executor({alone!r}, grace=50) as executor:
             future = executor.submit("sample_tasks:hear_a_cancel_while_sending", size=1 << 30)
             assert next(future.messages()).signal == "sending"
             future.cancel("while you send")
