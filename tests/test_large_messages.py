@@ -18,6 +18,7 @@ def in_fresh_process(code):
     return run.stdout.split()
 
 
+@pytest.mark.soak
 def test_bytes_of_a_gibibyte(alone):
     """A result of 1 GiB arrives equal."""
     (equal, lost) = in_fresh_process(f"""
