@@ -24,7 +24,7 @@ TASKS = str(Path(__file__).parent / "tasks")
 
 @pytest.mark.parametrize("kills", [30, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
-def test_killed_at_a_random_moment(protocol, accepted_is_delivered, tmp_path, record_property, size, kills):  # noqa: PLR0917
+def test_killed_at_a_random_moment(protocol, accepted_is_delivered, tmp_path, record_property, size, kills):  # noqa: PLR0917 - fixtures
     """F01: after kill -9 at any moment, every message whose write returned is there, once and in order.
 
     Where only closing delivers, every message that was flushed is; and of the others, the beginning, without a gap.
@@ -153,7 +153,7 @@ def _kill_after(future, seconds):
 @pytest.mark.parametrize("runs", [5, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("size", [1_000, 1_000_000, 100_000_000])
 @pytest.mark.parametrize("how", ["return", "sys.exit", "os._exit", "kill"])
-def test_exit_right_after_a_message(executor, accepted_is_delivered, record_property, how, size, runs):  # noqa: PLR0917
+def test_exit_right_after_a_message(executor, accepted_is_delivered, record_property, how, size, runs):  # noqa: PLR0917 - fixtures
     """F04: however a Task ends right after its last message, all of it arrives; where it must be flushed, if it was."""
     flush = not accepted_is_delivered and how in {"os._exit", "kill"}
     count = 1 if size > 1_000_000 else 20 if runs == 5 else 1

@@ -56,7 +56,7 @@ def mend(data, chance):
         if what == 4 and chance.randrange(4):
             begin = body.find(b"TL")
             if begin >= 0:
-                body = body[:begin] + wire.mend(body[begin:], chance)  # noqa: PLW2901
+                body = body[:begin] + wire.mend(body[begin:], chance)  # noqa: PLW2901 - the same body, mended
         deeds.append(deed(what, number, body[:4096]))
     return b"".join(deeds)
 
