@@ -32,6 +32,7 @@ from tasklink.errors import (
 from tasklink.message import Message
 from tasklink.registry import Registry
 from tasklink_zmq import ZmqCommunicator
+from tasklink_zmq.line import Line
 from tasklink_zmq.settings import ZmqSettings
 
 if TYPE_CHECKING:
@@ -552,6 +553,27 @@ class TestStrangers:
                     listener.accept(timeout=0.5)
                 assert isinstance(task.exception(10), AuthenticationError)
             close(*come(listener))
+
+    def test_a_wrong_key_refused_early(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One who is refused before it gets to ask, as on a busy machine, is told the same as any other."""
+
+        def say_late(line: Line, *parts: bytes) -> bool:
+            line.look()
+            while not line.refused:
+                assert select.select([line.news], [], [], 10)[0]
+                line.look()
+            monkeypatch.undo()
+            return line.say(*parts)
+
+        monkeypatch.setattr(Line, "say", say_late)
+        settings = ZmqSettings(transport="tcp")
+        with ZmqCommunicator.listen(settings) as listener, ZmqCommunicator.listen(settings) as another:
+            wrong = Address(listener.address.details, key=listener.address.key[:40] + another.address.key[40:])
+            with ThreadPoolExecutor(1) as pool:
+                task = pool.submit(ZmqCommunicator.connect, wrong)
+                with pytest.raises(TimeoutError):
+                    listener.accept(timeout=0.5)
+                assert isinstance(task.exception(10), AuthenticationError)
 
     @pytest.mark.soak
     def test_strangers_at_a_port(self, record_property: Callable[..., None]) -> None:

@@ -21,7 +21,7 @@ from tasklink.errors import AuthenticationError, BrokenError
 from tasklink.rendezvous import task_side
 from tasklink_zmq.communicator import Limits, ZmqCommunicator
 from tasklink_zmq.control import HELLO, WELCOME, control, read_control
-from tasklink_zmq.line import NOBLOCK, Line, check_descriptors
+from tasklink_zmq.line import Line, check_descriptors
 from tasklink_zmq.watch import wait
 from tasklink_zmq.wiring import Wiring
 
@@ -98,7 +98,7 @@ def _over_tcp(address: Address, limits: Limits, deadline: float) -> ZmqCommunica
     try:
         prove(line.socket)
         line.socket.connect(endpoint)
-        line.socket.send(b"", NOBLOCK)
+        line.say(b"")  # there is nobody to say it to where we were refused already, which is found next
         ports = _heard(line, [line], endpoint, deadline).split()
     finally:
         line.close(0)
@@ -136,11 +136,11 @@ def _heard(line: Line, lines: tuple[Line, ...] | list[Line], place: str, deadlin
     while True:
         for each in lines:
             each.look()
+        if any(each.refused for each in lines):  # and what was never asked has no answer to receive
+            raise AuthenticationError(f"who listens at {place} does not know the key of this run, or we not theirs")
         word = line.hear()
         if word:
             return word
-        if any(each.refused for each in lines):
-            raise AuthenticationError(f"who listens at {place} does not know the key of this run, or we not theirs")
         if any(each.is_gone for each in lines):
             raise BrokenError("the Executor hung up: it has no descriptors left, or the run is over")
         if monotonic() >= deadline:
