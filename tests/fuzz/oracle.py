@@ -9,9 +9,13 @@ import os
 import resource
 import sys
 from contextlib import contextmanager
+from time import monotonic
+
+from tasklink.errors import BrokenError, EndOfMessages, ProtocolError
 
 MIB = 1 << 20
 HUGE_PAGE = 2 << 20  # what the first byte takes of a buffer that is said to be large, and has no limit: see `landing`
+_READS = 40
 
 # What it takes to have foreign code run. A target imports all that is imported late before it looks at an input.
 _FORBIDDEN = frozenset({
@@ -52,6 +56,21 @@ def harmless(most):
     # Noted, not raised, by the hook: what is looked at may catch what it does not know.
     assert not seen, f"an input made this happen: {seen}"
     assert taken <= most + MIB, f"{taken} bytes of memory, where {most} and {MIB} are allowed"
+
+
+def messages_of(end):
+    """Read what an end has, for a while: it may have more than that, and a peer may write for ever."""
+    for _ in range(_READS):
+        begin = monotonic()
+        try:
+            message = end.read(0)
+        except (TimeoutError, EndOfMessages, ProtocolError, BrokenError):
+            return
+        finally:
+            assert monotonic() - begin < 5, "it was not to wait"
+        assert sum(map(len, message.buffers)) >= 0
+        assert len(repr(message)) < 2000
+        yield message
 
 
 def _largest():

@@ -36,6 +36,15 @@ def print_table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), dim: C
         click.echo(click.style(line, bold=number == 0 or None, dim=number in dim or None))
 
 
+def print_finding(text: str) -> None:
+    """Print what was found out about somebody, below an empty line; its first line is what it is."""
+    first, *rest = text.splitlines()
+    click.echo("")
+    click.echo(click.style(abridge(first), fg="red"))
+    for line in rest:
+        click.echo(abridge(line))
+
+
 def tell(text: str = "") -> None:
     """Print a line to stderr, if anybody reads it: that nobody does must not keep results from being printed."""
     with suppress(OSError):

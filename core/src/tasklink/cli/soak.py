@@ -13,10 +13,9 @@ import click
 from tasklink.cli.document import dumps
 from tasklink.cli.gauge import gauge
 from tasklink.cli.interrupt import Interrupted
-from tasklink.cli.lines import abridge
 from tasklink.cli.number import count_of, spell_roughly, spell_seconds
 from tasklink.cli.outcome import Outcome
-from tasklink.cli.report import print_table, tell
+from tasklink.cli.report import print_finding, print_table, tell
 from tasklink.errors import PluginNotFoundError
 from tasklink.testing.chaos import AT_ONCE, Chaos, protocols
 
@@ -106,11 +105,7 @@ class Soak:
         print_table([_HEAD, *map(_row, self.chaos.records)], right=range(1, len(_HEAD)))
         click.echo(_MEANING)
         for fault in self.chaos.faults:
-            first, *rest = fault.splitlines()
-            click.echo("")
-            click.echo(click.style(abridge(first), fg="red"))
-            for line in rest:
-                click.echo(abridge(line))
+            print_finding(fault)
         click.echo(f"\n{self._summary}")
 
     def print_document(self) -> None:

@@ -13,7 +13,7 @@ from tasklink.cli.document import dumps
 from tasklink.cli.gauge import gauge
 from tasklink.cli.lines import abridge
 from tasklink.cli.outcome import Outcome
-from tasklink.cli.report import print_table
+from tasklink.cli.report import print_finding, print_table
 from tasklink.registry import Registry
 from tasklink.testing.catalogue import CHECKS, GROUPS
 from tasklink.testing.subject import Subject
@@ -92,11 +92,7 @@ class Verification:
         skipped = [number for number, finding in enumerate(self.findings, start=1) if finding.outcome == "skipped"]
         print_table(rows, right=[2], dim=skipped)
         for finding in self._with("fail"):
-            first, *rest = finding.reason.splitlines()
-            click.echo("")
-            click.echo(click.style(abridge(f"{finding.check.name}: {first}"), fg="red"))
-            for line in rest:
-                click.echo(abridge(line))
+            print_finding(f"{finding.check.name}: {finding.reason}")
         click.echo(f"\n{self._summary}")
 
     def print_document(self) -> None:

@@ -164,9 +164,11 @@ class ConnectionCommunicator(Communicator):
         """Wait until the peer's system has all of it; see `Communicator.flush`."""
         self._check()
         with self._changed:
-            all_sent = lambda: self._idle and not self._queue and not self._large  # noqa: E731
-            self._wait(all_sent, time.monotonic() + self._linger)
+            self._wait(self._has_sent_all, time.monotonic() + self._linger)
             self._check_writable()
+
+    def _has_sent_all(self) -> bool:
+        return self._idle and not self._queue and not self._large
 
     def _wait(self, ready: Callable[[], bool], deadline: float | None) -> None:
         """Wait until something is so, or this end is of no more use."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 from tasklink.testing import Subject
@@ -18,10 +17,7 @@ class ConnectionSubject(Subject):
 
     def inject(self, end: Any, data: bytes) -> None:
         """Write to its socket when its own thread has sent what was queued before."""
-        deadline = time.monotonic() + self.patience
-        while end._queue or end._large or not end._idle:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        end.flush()
         os.write(end._end.fileno(), data)
 
     def below(self, frame: bytes) -> bytes:
