@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -25,6 +26,8 @@ def main():
     unknown = set(given.targets) - set(TARGETS)
     if unknown:
         parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    if find_spec("atheris") is None:
+        parser.error("atheris is not installed; run this with: uv run --group fuzz python -m tests.fuzz")
     found = [name for name in given.targets or TARGETS if not _fuzz(name, given.seconds, given.longest)]
     if found:
         sys.exit(f"found something: {', '.join(found)}; the input is in tests/fuzz/corpus, to be named and kept")
