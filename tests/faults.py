@@ -10,6 +10,8 @@ A test that says nothing counts as one run. These commands measure anew, and wri
     uv run python -m tests.fuzz 2> fuzz.log
     uv run python -m tests.faults everyday.xml soak.xml timed.xml fuzz.log
 
+What has no long form is repeated, with `uv run --with pytest-repeat pytest --count 20` and the names of the tests.
+
 Each may be left out, and parts of the tests be run: what a report does not speak of stays as it was, and so does what
 was made to happen more often than in the report.
 """

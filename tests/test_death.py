@@ -274,25 +274,29 @@ def host(protocol, tmp_path):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_executor_is_killed(host, tmp_path, signum):
+def test_executor_is_killed(host, tmp_path, record_property, signum):
     """F10, F12: a signal that kills the Executor's process takes its Tasks along within a second, and its files."""
     program, tasks = host(HOST, 2)
     everything = [process for task in tasks for process in (task, *task.children(recursive=True))]
     helpers = [process for process in psutil.Process(program.pid).children() if process not in tasks]
+    begin = time.monotonic()
     program.send_signal(signum)
     assert program.wait() == -signum
     assert alive_after(1, everything + helpers) == []
+    record_property("seen", f"{1e3 * (time.monotonic() - begin):.0f} ms until all are gone")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_executor_and_its_helpers_are_killed(host):
+def test_executor_and_its_helpers_are_killed(host, record_property):
     """F13: when nobody is left to see to it, a Task in Python ends by itself; what it shared had no name."""
     program, (task,) = host(HOST.replace('executor.submit(["sh"', '0 and executor.submit(["sh"'), 1)
     helpers = [process for process in psutil.Process(program.pid).children() if process != task]
     assert helpers
+    begin = time.monotonic()
     for process in (program, *helpers):
         process.kill()
     assert alive_after(1, [task, *helpers]) == []
+    record_property("seen", f"{1e3 * (time.monotonic() - begin):.0f} ms until all are gone")
     assert list(Path("/dev/shm").glob("*tasklink*")) == []
 
 
@@ -333,7 +337,7 @@ with Executor({protocol!r}, observers=[Announce()]) as executor:
 
 @pytest.mark.timed
 @pytest.mark.parametrize(("times", "seconds"), [(1, 0.7), (2, 0.2)], ids=["once", "twice"])
-def test_executor_is_interrupted(host, times, seconds):
+def test_executor_is_interrupted(host, record_property, times, seconds):
     """F11: at Ctrl-C the Task is told, and killed after half a second; at the second one it is killed at once."""
     program, (task,) = host(INTERRUPTED, 1)
     begin = time.monotonic()
@@ -343,9 +347,11 @@ def test_executor_is_interrupted(host, times, seconds):
         begin = time.monotonic()
         program.send_signal(signal.SIGINT)
     assert program.stdout.readline() == "interrupted\n"
-    assert time.monotonic() - begin < seconds
+    elapsed = time.monotonic() - begin
+    assert elapsed < seconds
     assert not task.is_running()
     assert program.wait() == 0
+    record_property("seen", f"{1e3 * elapsed:.0f} ms when it was pressed {'twice' if times == 2 else 'once'}")
 
 
 @pytest.mark.parametrize("runs", [4, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
