@@ -86,6 +86,9 @@ The contract, for both ends. `tasklink verify` and `tasklink.testing` prove it c
     12.5 With `multi_peer` a Listener accepts several peers; without it, a second `accept` raises an error of tasklink.
     12.6 What captures output is read, closed and forked as what carries messages: it keeps time-outs, shows work and
          the end, and gives everything back. To write to it raises an error of tasklink.
+    12.7 After `refuse_larger` a larger message of the peer raises `ProtocolError` before there is memory for it; or it
+         is given like any other, where that cannot be told beforehand. What is not larger comes as ever, and what is
+         written has no limit.
 13. The class.
     13.1 It states `api`, `capabilities` and `settings`, and has every method with the parameters of this interface.
     13.2 Its module imports nothing of the Executor's side.
@@ -286,7 +289,7 @@ class Communicator(ABC):
         """Have `read` raise ProtocolError for a larger message of the peer, before it is memory here.
 
         The Link asks for it where a Task is not trusted, before anything was read, and refuses itself what comes all
-        the same: a plugin that cannot tell beforehand need not have it.
+        the same: a plugin that cannot tell beforehand need not have it. See clause 12.7.
 
         Args:
             nbytes: the largest payload, which is all buffers of the contents together.

@@ -455,6 +455,31 @@ class SaysItHasALimit(ModelCommunicator):
         self.send(framing.encode(buffers, codec, *sent), timeout)
 
 
+@mutant("check_what_a_limit_allows")
+class RefusesWhatIsAllowed(ModelCommunicator):
+    """Refuses what is just as large as its reader allows."""
+
+    def refuse_larger(self, nbytes):
+        super().refuse_larger(nbytes - 1)
+
+
+@mutant("check_what_a_limit_refuses")
+class RefusesWhenItIsThere(Prepared):
+    """Looks at the size of a message when it has come."""
+
+    def prepare(self):
+        self.allowed = None
+
+    def refuse_larger(self, nbytes):
+        self.allowed = nbytes
+
+    def receive(self, timeout):
+        message = super().receive(timeout)
+        if self.allowed is not None and message.nbytes > self.allowed:
+            raise ProtocolError("a message is larger than the limit")
+        return message
+
+
 @mutant("check_zero_copy")
 class SaysItDoesNotCopy(ModelCommunicator):
     """Declares zero_copy, and copies."""

@@ -166,6 +166,10 @@ class ZmqCommunicator(FramedCommunicator):
 
     # Reading
 
+    def refuse_larger(self, nbytes: int) -> None:
+        """Refuse it by its first piece, from `WHOLE_BYTES` on; see `Communicator.refuse_larger`."""
+        self._incoming.refuse_larger(nbytes)
+
     def receive(self, timeout: float | None) -> Message:
         """Wait for one frame; see `FramedCommunicator.receive`."""
         try:

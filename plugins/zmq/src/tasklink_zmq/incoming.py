@@ -74,6 +74,10 @@ class Incoming:
         """Nothing more will come."""
         return self._end is not None or self._line.is_gone
 
+    def refuse_larger(self, nbytes: int) -> None:
+        """Refuse what comes in pieces and is larger; what is whole is there before anybody can look at it."""
+        self._decoder.refuse_larger(nbytes)
+
     def take_in(self) -> None:
         """Take in some of what has come, if anything has.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tasklink import codec, config
-from tasklink.errors import CommunicatorError, MessageTooLargeError
+from tasklink.errors import BrokenError, CommunicatorError, MessageTooLargeError, ProtocolError
 from tasklink.message import Message
 from tasklink.testing import need
 from tasklink.testing.check import Skipped, clause, expect, expect_error
@@ -20,6 +20,7 @@ from tasklink.testing.errand import (
     echo,
     obey,
     pattern,
+    write_for_ever,
 )
 from tasklink.testing.subject import handover_of, python_code
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from tasklink.testing.subject import Subject
 
 _WITHOUT_COPY = 64 << 20
+# What a reader takes, what its peer sends all the same, and how much memory it may cost to refuse it.
+_TAKEN = 1 << 20
+_TOO_LARGE = 96 << 20
+_FOR_A_REFUSAL = 32 << 20
 _PEERS = 3
 
 
@@ -179,3 +184,50 @@ def check_several_peers(subject: Subject) -> None:
     for child in children[1:]:
         child.ask("close")  # one who does not read confirms nothing, and whoever has written waits for that
     subject.close(*who.values())
+
+
+@clause("12.7", group="sizes", needs=[need.messages])
+def check_what_a_limit_allows(subject: Subject) -> None:
+    """After `refuse_larger` messages up to that size come, to the last byte; the other direction has no limit.
+
+    Mended: compare the payload, which is all buffers of the contents together, and refuse what is more than the limit;
+    or leave `refuse_larger` as it is inherited.
+    """
+    with subject.pair() as pair:
+        pair.ours.refuse_larger(_TAKEN)
+        for size in (0, 5000, _TAKEN):
+            writing = subject.start(pair.theirs.write, Message(pattern(size)))
+            came = pair.ours.read(subject.patience).contents
+            expect(came == pattern(size), f"with a limit of {_TAKEN} bytes, {size} bytes came as something else")
+            writing.result(subject.patience)
+        writing = subject.start(pair.ours.write, Message(pattern(2 * _TAKEN)))
+        came = pair.theirs.read(subject.patience).contents
+        expect(came == pattern(2 * _TAKEN), "a message of the side that asked for a limit came as something else")
+        writing.result(subject.patience)
+
+
+@clause("12.7", group="sizes", needs=[need.messages, need.processes, need.linux])
+def check_what_a_limit_refuses(subject: Subject) -> None:
+    """A larger message raises ProtocolError each time, and costs no memory; or it comes whole. Those before it come.
+
+    Mended: hand the limit on to `framing.FrameDecoder.refuse_larger`, or look at the length before there is memory;
+    where the transport hands over whole messages only, leave `refuse_larger` as it is inherited.
+    """
+    with subject.peer(write_for_ever, _TOO_LARGE) as (ours, child):
+        ours.refuse_larger(_TAKEN)
+        child.answer()
+        came = ours.read(subject.patience).contents
+        expect(came == "before", f"{came!r:.80} came instead of the message before")
+        memory = anonymous_bytes()
+        refusals: tuple[type[Exception], ...] = (ProtocolError,)
+        if subject.shares_output():  # until the peer ends what is printed comes, and has to be read
+            child.kill()
+            refusals = (ProtocolError, BrokenError)
+        try:
+            came = ours.read(subject.patience).contents
+        except refusals:
+            grown = anonymous_bytes() - memory
+            expect(grown < _FOR_A_REFUSAL, f"to refuse {_TOO_LARGE >> 20} MiB has cost {grown >> 20} MiB of memory")
+            expect_error(refusals, ours.read, subject.patience)
+        else:
+            expect(came == pattern(_TOO_LARGE), f"{len(str(came))} letters came of a message that is too large")
