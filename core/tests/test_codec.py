@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasklink import codec, framing
-from tasklink.codec import CLOUDPICKLE, JSON, PICKLE, RAW, WITHHELD, decode, encode
+from tasklink.codec import CLOUDPICKLE, JSON, PER_LEVEL, PICKLE, RAW, WITHHELD, decode, encode
 from tasklink.errors import DecodeError, EncodeError
 
 if TYPE_CHECKING:
@@ -78,6 +79,20 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=12,
 )
+
+# Whose texts look like structure.
+awkward_values = st.recursive(
+    st.integers() | st.text('[]{}"\\\\é', max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('[]{}"\\\\', max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def depth_of(contents: object) -> int:
+    """How deep lists and dicts lie in one another."""
+    if isinstance(contents, dict):
+        contents = list(contents.values())
+    return 1 + max(map(depth_of, contents), default=0) if isinstance(contents, list) else 0
 
 
 class TestObjects:
@@ -429,6 +444,43 @@ class TestJson:
         """Nesting without end, and numbers that take quadratic time, are refused."""
         with pytest.raises(DecodeError):
             decode(JSON, [text])
+
+    @given(awkward_values, st.integers(1, 5), st.booleans())
+    @settings(deadline=None)
+    def test_a_limit_of_depth(self, contents: object, deepest: int, spaced: bool) -> None:
+        """What lies deeper is refused, all else arrives; what texts hold, be it brackets, does not count."""
+        text = json.dumps(contents, indent=1 if spaced else None, ensure_ascii=spaced)
+        number = JSON + deepest * PER_LEVEL
+        depth = depth_of(contents)
+        if depth <= deepest:
+            assert decode(number, [text.encode()]) == contents
+        else:
+            with pytest.raises(DecodeError, match=f"nested {depth} deep; the limit is {deepest}"):
+                decode(number, [text.encode()])
+
+    def test_depth_is_looked_at_before_it_is_parsed(self) -> None:
+        """A parser that calls itself takes stack: here it has as much as it asks for, and would crash the process."""
+        code = (
+            "import sys; sys.setrecursionlimit(10**9)\n"
+            "from tasklink import codec, errors\n"
+            "try: codec.decode(codec.JSON + 64 * codec.PER_LEVEL, [b'[' * 10_000_000])\n"
+            "except errors.DecodeError as error: print(error)"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert run.stdout.endswith("are nested 10000000 deep; the limit is 64, `limits.depth` of the Task\n")
+
+    @given(st.binary(max_size=50) | st.text('[]{}"\\\\,:1 ', max_size=50).map(str.encode))
+    @settings(deadline=None)
+    def test_a_limit_changes_nothing_else(self, garbage: bytes) -> None:
+        """What is not too deep is decoded, or refused, as it is without a limit."""
+        results = []
+        for number in (JSON, JSON + 60 * PER_LEVEL):
+            try:
+                results.append(decode(number, [garbage]))
+            except DecodeError as error:
+                results.append(str(error))
+        assert repr(results[0]) == repr(results[1])  # NaN is equal to nothing
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-32-be", "utf-8-sig"])
     def test_json_in_another_encoding(self, encoding: str) -> None:

@@ -610,6 +610,17 @@ class TestPeersThatCannotBeTrusted:
         assert caught.value.buffers == [b"\x80\x05."]
         assert (data.contents, raw.contents) == ([1], b"raw")
 
+    def test_data_that_is_nested_deep(self) -> None:
+        """It comes, cannot be read beyond the depth that was allowed, and can be passed on as it came."""
+        with receiving(1, encoding=codec.JSON, deepest=2) as (far, reader):
+            for contents in ([[1]], [[[1]]], b"[[[1]]]"):
+                far[0].write(Message.encoded(*codec.encode(contents, codec.JSON)))
+            allowed, deep, raw = all_of(reader)
+            assert (allowed.contents, raw.contents) == ([[1]], b"[[[1]]]")
+            with pytest.raises(DecodeError, match=r"nested 3 deep; the limit is 2, `limits\.depth` of the Task"):
+                _ = deep.contents
+            assert deep.encode() == (codec.JSON, [b"[[[1]]]"])
+
     @pytest.mark.parametrize("signal_", [None, "step"])
     def test_pickles_that_are_not_decoded_here_can_be_passed_on(self, signal_: str | None) -> None:
         """To somebody who may decode them: they go on as they came."""

@@ -55,8 +55,10 @@ _STACK_GLOBAL = 0x93
 _SEARCHED_BYTES = 1 << 20
 
 
-# Added to the number of a codec, out of the reach of the wire's one byte: the contents are not to be decoded here.
+# Added to the number of a codec, out of the reach of the wire's one byte: the contents are not to be decoded here;
 WITHHELD = 0x100
+# and so many times this: they are to be decoded if their lists and dicts lie only so deep in one another.
+PER_LEVEL = 0x200
 
 
 def decode(codec: int, buffers: list[Buffer]) -> object:
@@ -68,7 +70,7 @@ def decode(codec: int, buffers: list[Buffer]) -> object:
 
     Raises:
         DecodeError: the codec is not known, or the bytes are not what it makes, or something that they refer to
-            is missing here; or they are withheld.
+            is missing here; or they are withheld, or nested deeper than was allowed.
     """
     try:
         if codec == PICKLE and len(buffers) == 1:  # nearly every message
@@ -76,6 +78,11 @@ def decode(codec: int, buffers: list[Buffer]) -> object:
         decoder = _DECODERS.get(codec)
         if decoder is not None:
             return decoder(buffers)
+        if codec >= PER_LEVEL:
+            _check_depth(buffers, codec // PER_LEVEL)
+            return _from_json(buffers)
+    except DecodeError:
+        raise
     # Unpickling runs foreign code, so anything may come out, SystemExit too. KeyboardInterrupt is not caught:
     # it is the user's own.
     except (Exception, SystemExit) as error:
@@ -197,6 +204,29 @@ def _from_json(buffers: list[Buffer]) -> object:
     return json.loads(str(buffers[0], "utf-8"))
 
 
+def _check_depth(buffers: list[Buffer], deepest: int) -> None:
+    """See how deep it goes before it is parsed: a parser that calls itself may run out of stack.
+
+    Only the brackets matter, and only those outside of texts. What is no JSON has a depth, too.
+    """
+    from itertools import accumulate  # noqa: PLC0415 - for this only
+
+    body = bytes(buffers[0]).replace(b"\\\\", b"").replace(b'\\"', b"")  # quotes that are left begin or end a text
+    marks = body.translate(_STEPS, _NEITHER_STEP_NOR_QUOTE).replace(b'""', b"")
+    steps = b"".join(marks.split(b'"')[::2])
+    depth = max(accumulate(memoryview(steps).cast("b")), default=0)
+    if depth > deepest:
+        raise DecodeError(
+            f"the contents (json, {len(buffers[0])} bytes) are nested {depth} deep; the limit is {deepest}, "
+            "`limits.depth` of the Task",
+            buffers,
+        )
+
+
+# One step down for what opens a list or a dict, one up for what closes it: 1 and -1, as signed bytes.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NEITHER_STEP_NOR_QUOTE = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+
 _DECODERS: dict[int, Callable[[list[Buffer]], object]] = {
     RAW: _from_raw,
     PICKLE: _from_pickle,
@@ -207,7 +237,7 @@ _DECODERS: dict[int, Callable[[list[Buffer]], object]] = {
 
 def _reason(codec: int, buffers: list[Buffer], error: BaseException) -> str:
     """Say what is missing: the text of a DecodeError."""
-    name = NAMES[codec]
+    name = NAMES[codec % WITHHELD]
     if isinstance(error, ModuleNotFoundError) and error.name:
         wanted = _wanted_of(error.name, buffers[0])
         if wanted is None:

@@ -63,6 +63,7 @@ class Link:
         encoding: the number of the codec for contents.
         rank: the number of this process among several of one Task.
         largest: the largest message of the peer that is taken (bytes of contents); None for any.
+        deepest: how deep lists and dicts of the peer that come as JSON may lie in one another; None for any depth.
         on_broken: is told the name of a communicator that failed, and why, by the thread that finds out; the others
             go on.
     """
@@ -75,6 +76,7 @@ class Link:
         encoding: int = codec.PICKLE,
         rank: int = 0,
         largest: int | None = None,
+        deepest: int | None = None,
         on_broken: Callable[[str, CommunicatorError], object] = lambda *_: None,
     ) -> None:
         self.members = [Member(name, communicator) for name, communicator in members]
@@ -82,6 +84,10 @@ class Link:
         self.encoding = encoding
         self._rank = rank
         self._largest = largest
+        # By the number of a codec: what is added to it, so that the contents are decoded with care, or not at all.
+        self._care = dict.fromkeys(codec.PICKLES, codec.WITHHELD) if encoding == codec.JSON else {}
+        if deepest is not None:
+            self._care[codec.JSON] = deepest * codec.PER_LEVEL
         self._on_broken = on_broken
         self._process = os.getpid()
         self._generation = fork.generation
@@ -455,8 +461,8 @@ class Link:
         member.bytes += size
         if self._largest is not None and size > self._largest:
             raise ProtocolError(f"a message has {size} bytes; the limit is {self._largest}")
-        if self.encoding == codec.JSON and message.codec in codec.PICKLES:
-            message.codec += codec.WITHHELD
+        if self._care:
+            message.codec += self._care.get(message.codec, 0)
         if message.sequence == 0:
             return [message]
         ledger = self._ledger(member, message.rank)
