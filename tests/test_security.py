@@ -30,15 +30,16 @@ import pytest
 import zmq
 
 import tasklink_zmq.communicator
-from tasklink import Executor, Status, TaskSpec, codec, framing, plan, supervision, vocabulary
+from tasklink import Executor, Status, TaskSpec, codec, framing, plan, vocabulary
 from tasklink.communicator import Address
-from tasklink.config import parse_duration, parse_size
+from tasklink.config import UNTRUSTED, parse_duration, parse_size
 from tasklink.errors import (
     AuthenticationError,
     BrokenError,
     ConfigError,
     DecodeError,
     ForkedError,
+    LimitExceededError,
     PluginError,
     PluginUnavailableError,
     ProtocolError,
@@ -46,7 +47,6 @@ from tasklink.errors import (
 from tasklink.message import Message
 from tasklink.registry import Registry
 from tasklink.rendezvous import handshake
-from tasklink.supervision import LARGEST_UNTRUSTED
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "core" / "docs" / "security.md"
@@ -500,7 +500,7 @@ class TestWithoutTrust:
     def test_pickles(self, way, name, tmp_path):
         """What is said to be a pickle, or is one in the place of something else, is kept as bytes with an error."""
         mark = tmp_path / "mark"
-        host = [sys.executable, "-c", UNTRUSTED, way, name, str(mark)]
+        host = [sys.executable, "-c", WITHOUT_TRUST, way, name, str(mark)]
         run = subprocess.run(host, capture_output=True, text=True, timeout=50, check=False, cwd=ROOT)
         assert run.returncode == 0, run.stderr
         status, looked_up, *errors = json.loads(run.stdout)
@@ -511,16 +511,16 @@ class TestWithoutTrust:
         assert not mark.exists()
 
     @pytest.mark.parametrize("way", ["unix-pair", "pipe-in-band", "zmq-ipc"])
-    def test_a_message_that_is_too_large(self, way, monkeypatch):
+    def test_a_message_that_is_too_large(self, way):
         """The limit passes; one byte more ends the channel, and the run with it, with an error that names both."""
-        monkeypatch.setattr(supervision, "LARGEST_UNTRUSTED", 2_000_000)
         name, settings = WAYS[way]
-        spec = TaskSpec(run="hostile_tasks:so_many_bytes", trust="none")
+        spec = TaskSpec(run="hostile_tasks:so_many_bytes", trust="none", limits={"message": 2_000_000})
         with Executor(name, settings={name: settings}) as executor:
             assert len(executor.run(spec, size=2_000_000).value) == 2_000_000
             result = executor.run(spec, size=2_000_001)
         assert result.status in {Status.CRASHED, Status.NO_RESULT}
-        assert "a message has 2000001 bytes; the limit is 2000000" in str(result.error)
+        assert "a message has 2000001 bytes; the limit is 2000000, `limits.message` of the Task" in str(result.error)
+        assert isinstance(result.broken[name], LimitExceededError)
 
     def test_a_gibibyte_is_refused_by_its_head(self, record_property):
         """The limit holds before there is memory for the message: the Task claims a gibibyte, and begins to send it."""
@@ -530,7 +530,7 @@ class TestWithoutTrust:
             result = executor.run(TaskSpec(run="hostile_tasks:so_many_bytes", trust="none"), size=1 << 30)
         grown = process.memory_info().rss - memory
         record_property("seen", f"{max(0, grown) / 2**20:.1f} MiB more memory after a claim")
-        assert f"a message has {1 << 30} bytes; the limit is {LARGEST_UNTRUSTED}" in str(result.error)
+        assert f"a message has {1 << 30} bytes; the limit is {UNTRUSTED.message}" in str(result.error)
         assert grown < 32 << 20
 
     def test_text_that_would_exhaust_its_reader(self):
@@ -541,6 +541,67 @@ class TestWithoutTrust:
         for message in result.messages:
             with pytest.raises(DecodeError):
                 _ = message.contents
+
+    def test_what_is_nested_deep(self):
+        """What lies as deep as is allowed can be read; a level more cannot, be it a report or the result."""
+        with Executor("unix") as executor:
+            result = executor.run(TaskSpec(run="hostile_tasks:nested", trust="none"), depth=UNTRUSTED.depth)
+            allowed = executor.run(
+                TaskSpec(run="hostile_tasks:nested", trust="none", limits={"depth": 100}), depth=UNTRUSTED.depth
+            )
+        first, second = result.messages
+        assert str(first.contents) == "[" * UNTRUSTED.depth + "]" * UNTRUSTED.depth
+        with pytest.raises(DecodeError, match=r"nested 65 deep; the limit is 64, `limits\.depth` of the Task"):
+            _ = second.contents
+        assert result.status is Status.FAILED
+        assert "`limits.depth` of the Task" in str(result.error)
+        assert (allowed.status, allowed.value) == (Status.COMPLETED, allowed.messages[1].contents)
+
+    @pytest.mark.parametrize(("way", "size"), [("unix-pair", 0), ("unix-pair", 1 << 20), ("zmq-ipc", 1 << 20)])
+    def test_a_flood_that_nobody_reads(self, way, size, record_property):
+        """It reports without end: what is kept of it is bounded, small messages too, and then it is ended."""
+        process = psutil.Process()
+        memory = process.memory_info().rss
+        name, settings = WAYS[way]
+        with Executor(name, settings={name: settings}, grace="100 ms") as executor:
+            result = executor.run(TaskSpec(run="hostile_tasks:flood", trust="none", timeout=50), size=size)
+        grown = process.memory_info().rss - memory
+        record_property("seen", f"{max(0, grown) / 2**20:.0f} MiB more memory in a flood that nobody reads")
+        assert result.status is Status.CRASHED
+        assert isinstance(result.error.__cause__, LimitExceededError)
+        assert f"the limit is {UNTRUSTED.kept}, `limits.kept` of the Task" in str(result.error)
+        assert 0 <= sum(message.nbytes + 512 for message in result.messages) - UNTRUSTED.kept < size + 512
+        assert grown < UNTRUSTED.kept + (48 << 20)
+
+    def test_a_flood_that_is_not_kept(self):
+        """For the result nothing is; but somebody asked for the messages, and takes none."""
+        spec = TaskSpec(run="hostile_tasks:flood", trust="none", keep_messages=False, limits={"kept": "1 MiB"})
+        with Executor("unix", grace="100 ms") as executor:
+            future = executor.submit(spec, size=1000)
+            messages = future.messages()
+            result = future.result(30)
+        assert (result.status, result.messages) == (Status.CRASHED, ())
+        assert isinstance(result.error.__cause__, LimitExceededError)
+        assert sum(1 for _ in messages) == -(-(1 << 20) // 1512)  # what was there before it was too much
+
+    def test_output_without_end(self, tmp_path):
+        """A program that prints for ever is ended when it has printed what it may, and its file holds no more."""
+        spec = TaskSpec(command=["yes"], trust="none", stdout=tmp_path / "out", limits={"output": "3 MB"}, timeout=50)
+        with Executor("unix", grace="100 ms") as executor:
+            result = executor.run(spec)
+        assert result.status is Status.CRASHED
+        assert isinstance(result.error.__cause__, LimitExceededError)
+        assert "more than 3000000 bytes were printed; the limit is `limits.output` of the Task" in str(result.error)
+        assert 2_000_000 < (tmp_path / "out").stat().st_size <= 3_000_000
+
+    @pytest.mark.parametrize("most", [3_000_000, 2_999_999])
+    def test_output_at_the_end(self, most):
+        """The limit passes; beyond it nothing is a success, not even of a Task that has ended meanwhile."""
+        with Executor("unix") as executor:
+            result = executor.run(
+                TaskSpec(run="hostile_tasks:flood_and_go", trust="none", limits={"output": most}, timeout=50)
+            )
+        assert result.status is (Status.COMPLETED if most == 3_000_000 else Status.CRASHED), result.error
 
     @another_user
     def test_as_another_user(self, open_folder):
@@ -683,7 +744,7 @@ class TestThePage:
 
 def default_of(owner, name):
     """An attribute of a module; or the default of an attrs class."""
-    fields = {field.name: field.default for field in getattr(owner, "__attrs_attrs__", ())}
+    fields = {field.name: field.default for field in getattr(owner, "__attrs_attrs__", ()) if isinstance(owner, type)}
     return fields[name] if name in fields else getattr(owner, name)
 
 
@@ -840,7 +901,7 @@ print("quiet" if not came else came)
 """
 
 # Run a Task that is not trusted; print how it ended, what pickles have looked up, and the errors of its messages.
-UNTRUSTED = """
+WITHOUT_TRUST = """
 import json, sys
 sys.path.insert(0, "tests/tasks")
 from tasklink import Executor, TaskSpec

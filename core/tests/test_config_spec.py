@@ -3,11 +3,12 @@
 import datetime
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasklink.config import TaskSpec
+from tasklink.config import UNTRUSTED, Limits, TaskSpec
 from tasklink.errors import ConfigError
 
 
@@ -51,6 +52,8 @@ class TestValues:
             ({"run": count_peaks, "env": {"A": "\0"}}, '"A" cannot be set'),
             ({"run": count_peaks, "codec": "yaml"}, "codec"),
             ({"run": count_peaks, "trust": "some"}, "trust"),
+            ({"run": count_peaks, "limits": {"depth": 0}}, "a depth below 1"),
+            ({"run": count_peaks, "limits": {"kept": "much"}}, "not a size"),
             ({"run": count_peaks, "trust": "none", "codec": "pickle"}, 'take codec = "pickle" out'),
         ],
     )
@@ -64,6 +67,14 @@ class TestValues:
         assert TaskSpec(run=count_peaks).codec == "pickle"
         assert TaskSpec(run=count_peaks, trust="none").codec == "json"
         assert TaskSpec(run=count_peaks, codec="json").trust == "full"
+
+    def test_limits_follow_from_the_trust(self):
+        """Without it what is not said is that of UNTRUSTED; with it nothing is limited but what is said."""
+        assert TaskSpec(run=count_peaks).limits == Limits()
+        assert TaskSpec(run=count_peaks, limits={"kept": "1 kB"}).limits == Limits(kept=1000)
+        assert TaskSpec(run=count_peaks, trust="none").limits == UNTRUSTED
+        spec = TaskSpec(run=count_peaks, trust="none", limits=Limits(output=5))
+        assert attrs.evolve(spec, name="again").limits == attrs.evolve(UNTRUSTED, output=5)
 
     @pytest.mark.parametrize("run", ["m:f", "mylab.analysis:Task.main", "_m1:été", count_peaks, TaskSpec])
     def test_what_can_be_run(self, run):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasklink.inbox import Inbox
+from tasklink.errors import LimitExceededError
+from tasklink.inbox import MESSAGE_BYTES, Inbox
 from tasklink.message import Message
 
 PATIENCE = 20
@@ -89,3 +91,34 @@ class TestInbox:
         assert len(inbox._followers) == 2
         inbox.close()
         assert [list(other) for other in others] == [[], []]
+
+    @given(st.lists(st.integers(0, 2000), max_size=20), st.integers(0, 8000))
+    def test_what_is_kept_is_bounded(self, sizes: list[int], most: int) -> None:
+        """A message is taken in while less than the limit is kept, so memory is the limit and one message at most."""
+        inbox, kept = Inbox(keep=True, most=most), 0
+        for size in sizes:
+            message = Message.encoded(0, [bytes(size)])
+            if kept < most:
+                inbox.put(message)
+                kept += size + MESSAGE_BYTES
+            else:
+                with pytest.raises(LimitExceededError, match=f"of which {kept} bytes are kept; the limit is {most}, "):
+                    inbox.put(message)
+        assert sum(message.nbytes + MESSAGE_BYTES for message in inbox.messages) == kept
+
+    def test_what_was_taken_counts_no_more(self) -> None:
+        """A follower who takes what comes may go on for ever; one who does not has a limit, and so has each of them."""
+        inbox = Inbox(keep=False, most=2 * MESSAGE_BYTES)
+        first, second = inbox.follow(), inbox.follow()
+        for number in range(100):
+            inbox.put(Message(number))
+            assert (next(first)._contents, next(second)._contents) == (number, number)
+        inbox.put(Message("a"))
+        inbox.put(Message("b"))
+        assert [next(first)._contents for _ in range(2)] == ["a", "b"]
+        with pytest.raises(LimitExceededError):
+            inbox.put(Message("c"))
+        del second  # whom nobody asks any more, nothing is kept for
+        gc.collect()
+        inbox.put(Message("c"))
+        assert next(first)._contents == "c"

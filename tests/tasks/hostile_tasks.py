@@ -278,3 +278,26 @@ def exhausting_json():
     for text in (b"[" * 1_000_000, b'{"a":' * 100_000, b"9" * 1_000_000):
         say(None, text, kind=codec.JSON)
     return "done"
+
+
+def nested(depth):
+    """Report something so deep, and something deeper; return the deeper one."""
+    for levels in (depth, depth + 1):
+        contents = []
+        for _ in range(levels - 1):
+            contents = [contents]
+        current_task().report(contents)
+    return contents
+
+
+def flood(size, count=None):
+    """Report for as long as somebody takes it, or so many times."""
+    frame = framing.encode([bytes(size)], codec.RAW)
+    for _ in range(count or 1 << 62):
+        link().members[0].communicator.send(frame, None)
+    return "done"
+
+
+def flood_and_go():
+    """Print more than may be printed, and be done before anybody has looked."""
+    sys.stdout.write("x" * 3_000_000)

@@ -17,7 +17,8 @@
     │   ├── ClosedError                by us: it was closed here
     │   ├── BrokenError                by the world: the peer or the kernel ended it
     │   ├── ProtocolError              by the peer: it said something the protocol does not allow
-    │   │   └── AuthenticationError        it could not prove who it is
+    │   │   ├── AuthenticationError        it could not prove who it is
+    │   │   └── LimitExceededError         it sent more than is taken from it
     │   └── ForkedError                by fork: the channel belongs to the parent process
     ├── SignalNotDeliveredError    the Task can no longer, or not yet, be reached
     └── TaskError                  a run did not give a value
@@ -122,6 +123,10 @@ class ProtocolError(CommunicatorError):
 
 class AuthenticationError(ProtocolError):
     """The peer could not prove that it holds the key."""
+
+
+class LimitExceededError(ProtocolError):
+    """The peer sent more than is taken from it: a message that is too large, too many of them, or too much output."""
 
 
 class ForkedError(CommunicatorError):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from tasklink.errors import BrokenError, CommunicatorError, ProtocolError
+from tasklink.errors import BrokenError, CommunicatorError, LimitExceededError, ProtocolError
 from tasklink.landing import Landing
 from tasklink.message import Message
 
@@ -412,7 +412,7 @@ class FrameDecoder:
 
     def _check_size(self, payload: int) -> None:
         if payload > self._largest:
-            raise ProtocolError(f"a message has {payload} bytes; the limit is {self._largest}")
+            raise LimitExceededError(f"a message has {payload} bytes; the limit is {self._largest}")
 
     def _take(self, lengths: list[int]) -> list[Buffer]:
         """Copy a small message out of the scratch space, which the next read overwrites."""
@@ -486,7 +486,7 @@ class _Header:
         self.signal: str | None = None
         self.payload = 0
         if not 0 < self.count <= MAX_BUFFERS:
-            raise ProtocolError(f"a message has {self.count} buffers; allowed are 1 to {MAX_BUFFERS}")
+            raise LimitExceededError(f"a message has {self.count} buffers; allowed are 1 to {MAX_BUFFERS}")
 
     @property
     def size(self) -> int:

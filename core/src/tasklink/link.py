@@ -25,6 +25,7 @@ from tasklink.errors import (
     CommunicatorError,
     EndOfMessages,
     ForkedError,
+    LimitExceededError,
     MessageTooLargeError,
     ProtocolError,
 )
@@ -460,7 +461,7 @@ class Link:
         size = message.nbytes
         member.bytes += size
         if self._largest is not None and size > self._largest:
-            raise ProtocolError(f"a message has {size} bytes; the limit is {self._largest}")
+            raise LimitExceededError(f"a message has {size} bytes; the limit is {self._largest}")
         if self._care:
             message.codec += self._care.get(message.codec, 0)
         if message.sequence == 0:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tasklink import vocabulary
+from tasklink.errors import LimitExceededError
 from tasklink.inbox import Inbox
 from tasklink.output import OutputKeeper
 from tasklink.task import LEVELS
@@ -40,17 +41,21 @@ class Reception:
     Attributes:
         info: as above.
         inbox: what `report` and `signal` sent.
+        excess: the Task has sent more than is taken from it, and nothing more is; None while it has not.
         rests: the Task has said that it rests, since this was last set to False.
         connected: the names of the communicators that the Task says it has; None until it does.
     """
 
     def __init__(self, spec: TaskSpec, info: TaskInfo, evidence: Evidence, observers: Observers) -> None:
         self.info = info
-        self.inbox = Inbox(keep=spec.keep_messages)
+        self.inbox = Inbox(keep=spec.keep_messages, most=spec.limits.kept)
+        self.excess: LimitExceededError | None = None
         self.rests = False
         self.connected: frozenset[str] | None = None
         self._evidence = evidence
         self._observers = observers
+        self._printed = 0
+        self._most_printed = spec.limits.output
         self._outputs = {vocabulary.STDOUT: OutputKeeper(spec.stdout), vocabulary.STDERR: OutputKeeper(spec.stderr)}
         self._takers: dict[str, Callable[[Message], None]] = {
             vocabulary.STDOUT: self._take_output,
@@ -73,13 +78,18 @@ class Reception:
         Raises:
             OSError: the file for the output cannot be written.
         """
+        if self.excess is not None:
+            return
         signal = message.signal
-        if signal is None or not signal.startswith(vocabulary.PREFIX):
-            self.inbox.put(message)
-            self._observers.message_received(self.info, message)
-        elif signal in self._takers:
-            self._takers[signal](message)
-        # Other reserved signals belong to later versions.
+        try:
+            if signal is None or not signal.startswith(vocabulary.PREFIX):
+                self.inbox.put(message)
+                self._observers.message_received(self.info, message)
+            elif signal in self._takers:
+                self._takers[signal](message)
+            # Other reserved signals belong to later versions.
+        except LimitExceededError as error:
+            self.excess = error
 
     def broken(self, name: str, error: CommunicatorError) -> None:
         """Take note of a communicator that failed."""
@@ -110,6 +120,12 @@ class Reception:
         assert message.buffers is not None
         assert message.signal is not None
         data = bytes(message.buffers[0])
+        if self._most_printed is not None:
+            self._printed += len(data)
+            if self._printed > self._most_printed:
+                raise LimitExceededError(
+                    f"more than {self._most_printed} bytes were printed; the limit is `limits.output` of the Task"
+                )
         self._outputs[message.signal].keep(data)
         self._observers.output_received(self.info, message.signal.removeprefix(vocabulary.PREFIX), data)
 

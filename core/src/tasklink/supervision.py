@@ -28,6 +28,7 @@ from tasklink.doorbell import Doorbell
 from tasklink.errors import (
     CommunicatorError,
     EndOfMessages,
+    LimitExceededError,
     MessageError,
     ProtocolError,
     SignalNotDeliveredError,
@@ -65,8 +66,6 @@ INTERRUPT_GRACE = 0.25
 START_SECONDS = 60.0
 # epoll counts milliseconds in a C int, and refuses more than 24 days.
 LONGEST_WAIT = 86_400.0
-# The largest message of a Task that is not trusted, in bytes.
-LARGEST_UNTRUSTED = 64 << 20
 # Then the loop looks at everything else again.
 MESSAGES_AT_ONCE = 256
 
@@ -90,7 +89,8 @@ class Run:
             [],
             routes=spec.routes,
             encoding=CODECS[spec.codec],
-            largest=LARGEST_UNTRUSTED if spec.trust == "none" else None,
+            largest=spec.limits.message,
+            deepest=spec.limits.depth,
             on_broken=self._tell_of_broken,
         )
         self._process: Process | None = None
@@ -244,6 +244,8 @@ class Run:
 
     def _tell_of_broken(self, name: str, error: CommunicatorError) -> None:
         """Called by the thread that finds out. That the last one cannot be read any more is found out by the loop."""
+        if isinstance(error, LimitExceededError):
+            error = LimitExceededError(f"{error}, `limits.message` of the Task")
         self._reception.broken(name, error)
         if isinstance(error, ProtocolError) and not self._link.hears and self._evidence.exit is None:
             self._end(Ending(Status.CRASHED, f"communicator {name!r} broke, and no other is left: {error}", error))
@@ -258,6 +260,10 @@ class Run:
                 connected = (self._reception.connected or frozenset()) & frozenset(self._plan.names)
                 self._link.limit_writing(connected or self._plan.names)
                 self._begin_to_talk()
+        excess = self._reception.excess
+        if excess is not None and self._evidence.excess is None:
+            self._evidence.excess = excess
+            self._end(Ending(Status.CRASHED, str(excess), excess))
         if self._reception.rests:
             self._reception.rests = False
             self._clock.pause_deadline = None
@@ -387,6 +393,7 @@ class Run:
 
     def _conclude(self) -> TaskResult:
         evidence = self._evidence
+        evidence.excess = self._reception.excess  # which may have come with its last words
         evidence.stderr = self._reception.stderr
         evidence.messages = self._reception.inbox.count
         verdict = judge(evidence)

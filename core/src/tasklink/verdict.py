@@ -25,7 +25,7 @@ from tasklink.errors import (
 from tasklink.result import Status
 
 if TYPE_CHECKING:
-    from tasklink.errors import CommunicatorError
+    from tasklink.errors import CommunicatorError, LimitExceededError
     from tasklink.message import Message
     from tasklink.process import ExitStatus
 
@@ -63,6 +63,7 @@ class Evidence:
         receipt: the message that says how it ended, if one came.
         exit: how the process ended; None if it never was.
         ending: our own part in that, if any.
+        excess: it sent more than is taken from it, and the rest was thrown away.
         not_started: why there was no process.
         broken: by the name of each communicator that failed: how.
         stderr: the end of its standard error.
@@ -76,6 +77,7 @@ class Evidence:
     receipt: Message | None = None
     exit: ExitStatus | None = None
     ending: Ending | None = None
+    excess: LimitExceededError | None = None
     not_started: TaskNotStartedError | None = None
     broken: dict[str, CommunicatorError] = attrs.field(factory=dict)
     stderr: bytes = b""
@@ -101,6 +103,8 @@ def judge(evidence: Evidence) -> Verdict:
     """Decide how a run ended. Decodes the Task's result, or its exception."""
     if evidence.not_started is not None:
         return Verdict(Status.NOT_STARTED, error=evidence.not_started)
+    if evidence.excess is not None:  # so what there is of it is not all
+        return _ended_by_us(evidence, Ending(Status.CRASHED, str(evidence.excess), evidence.excess))
     receipt = evidence.receipt
     if receipt is None:
         return _judge_silence(evidence)

@@ -16,14 +16,16 @@ A module imports only from those below its own.
 from tasklink.config.configuration import Config, Entry, parse_overrides
 from tasklink.config.problem import nearest
 from tasklink.config.quantity import Duration, Size, format_duration, format_size, parse_duration, parse_size
-from tasklink.config.spec import TaskSpec
+from tasklink.config.spec import UNTRUSTED, Limits, TaskSpec
 from tasklink.config.structure import Table, structure
 from tasklink.config.variable import environment, unbound_environment
 
 __all__ = (
+    "UNTRUSTED",
     "Config",
     "Duration",
     "Entry",
+    "Limits",
     "Size",
     "Table",
     "TaskSpec",

@@ -11,8 +11,8 @@ import attrs
 from tasklink.config.document import Document, read_text
 from tasklink.config.notation import KeyPath, format_key, format_value, parse_assignment, parse_key
 from tasklink.config.problem import COMMAND_LINE, DEFAULT, Origins, Problem, ProblemsError, suggestion
-from tasklink.config.quantity import Duration, format_duration
-from tasklink.config.spec import WHAT_TO_RUN, TaskSpec, check_communicators, check_timeout, misplaced
+from tasklink.config.quantity import Duration, format_duration, format_size
+from tasklink.config.spec import WHAT_TO_RUN, Limits, TaskSpec, check_communicators, check_timeout, misplaced
 from tasklink.config.structure import Table, build
 from tasklink.errors import ConfigError
 
@@ -187,7 +187,9 @@ class Config:
         unused = {"name", "run" if spec.run is None else "command"}
         for key in (field.name for field in attrs.fields(TaskSpec) if field.name not in unused):
             value = getattr(spec, key)
-            if isinstance(value, Mapping):
+            if isinstance(value, Limits):
+                yield from self._table_entries(("tasks", name, key), attrs.asdict(value))
+            elif isinstance(value, Mapping):
                 yield from self._table_entries(("tasks", name, key), value)
             elif value is None and key in _INHERITED:
                 inherited = self._entry(("defaults", key), getattr(self, key))
@@ -209,6 +211,8 @@ class Config:
 def _text(path: KeyPath, value: Any) -> str:
     if value is None:
         return "not set"
+    if path[0] == "tasks" and path[2:3] == ("limits",) and path[-1] != "depth":
+        return format_value(format_size(value))
     is_ours = len(path) == (3 if path[0] == "tasks" else 2)  # and not a parameter or a setting of that name
     return format_value(format_duration(value) if is_ours and path[-1] in {"timeout", "grace"} else value)
 

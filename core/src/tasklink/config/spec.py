@@ -17,7 +17,7 @@ import attrs
 
 from tasklink.config.notation import format_value
 from tasklink.config.problem import Problem, ProblemsError, suggestion
-from tasklink.config.quantity import Duration, parse_duration
+from tasklink.config.quantity import Duration, Size, parse_duration, parse_size
 from tasklink.config.structure import NOT_A_KEY
 
 WHAT_TO_RUN = 'a task needs exactly one of run = "module:attribute" and command = ["program", "argument", ...]'
@@ -73,6 +73,39 @@ def _codec_of(spec: "TaskSpec") -> str:
     return "pickle" if spec.trust == "full" else "json"
 
 
+def _check_depth(_limits: object, _field: object, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError("a depth below 1 allows no list and no dict; 1 is the least")
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much is taken from a Task. What is None has no limit; in a TaskSpec without trust, that of `UNTRUSTED`.
+
+    Attributes:
+        message: bytes of the contents of one message.
+        depth: how deep lists and dicts may lie in one another, where contents are JSON.
+        kept: bytes of messages that are kept, for the result or until somebody has taken them; each counts 512 more
+            than its contents.
+        output: bytes that it prints, on both streams together.
+
+    Raises:
+        ValueError: an attribute cannot have this value.
+    """
+
+    message: Size | None = attrs.field(default=None, converter=attrs.converters.optional(parse_size))
+    depth: int | None = attrs.field(default=None, validator=_check_depth)
+    kept: Size | None = attrs.field(default=None, converter=attrs.converters.optional(parse_size))
+    output: Size | None = attrs.field(default=None, converter=attrs.converters.optional(parse_size))
+
+
+UNTRUSTED = Limits(message="64 MiB", depth=64, kept="64 MiB", output="1 GiB")
+
+
+def _limits(value: Limits | Mapping[str, Any]) -> Limits:
+    return Limits(**value) if isinstance(value, Mapping) else value
+
+
 @attrs.frozen(kw_only=True)
 class TaskSpec:
     """One Task: what it runs, and what differs from the Executor's own settings.
@@ -92,6 +125,7 @@ class TaskSpec:
         trust: "full": the Task's code may do what this process may, so its contents may be pickles. "none": nothing
             that it sends is run here; see docs/security.md.
         codec: how contents travel: "pickle" for any object, "json" for plain data; what is not trusted sends "json".
+        limits: how much is taken from it; without trust it has limits in any case.
         routes: from a kind of message, such as "result", to the communicator that carries it.
         stdout: a file that gets the whole standard output; None: only its end is kept, in the result.
         stderr: the same for the standard error.
@@ -124,6 +158,7 @@ class TaskSpec:
     codec: Literal["pickle", "json"] = attrs.field(
         default=attrs.Factory(_codec_of, takes_self=True), validator=attrs.validators.in_(("pickle", "json"))
     )
+    limits: Limits = attrs.field(factory=Limits, converter=_limits)
     routes: Mapping[str, str] = attrs.field(factory=dict)
     stdout: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     stderr: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
@@ -138,6 +173,9 @@ class TaskSpec:
                 'with trust = "none" a Task sends no pickles, for to read one runs its code here; take '
                 'codec = "pickle" out, and have it send plain data'
             )
+        if self.trust == "none":
+            given = attrs.asdict(self.limits, filter=lambda _, value: value is not None)
+            object.__setattr__(self, "limits", attrs.evolve(UNTRUSTED, **given))
 
     @property
     def label(self) -> str:
