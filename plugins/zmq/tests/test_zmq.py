@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import zmq
 
@@ -625,12 +626,41 @@ class TestStrangers:
                     stranger.sendall(b"\x06" + (1 << 30).to_bytes(8, "big") + bytes(64 << 20))
             close(*come(listener))
 
+    def test_a_claim_on_a_line(self) -> None:
+        """On the ports of a Task that is in, more than a piece of a message cannot be claimed; that one goes on."""
+        greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+        before = listening_ports()
+        with ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
+            (door,) = listening_ports() - before
+            ours, theirs = come(listener)
+            lines = listening_ports() - before - {door}
+            assert len(lines) == 2
+            for port in lines:
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
+                    stranger.sendall(greeting + b"\x06" + (2 << 20).to_bytes(8, "big") + b"!")
+                    stranger.settimeout(1.5)  # before the 2 s that it may take to prove the key
+                    with suppress(ConnectionResetError):
+                        while stranger.recv(1000):
+                            pass  # a greeting, and then the end
+            for size in (1 << 20, (1 << 20) + 1, 17 << 20):  # of which the largest parts are what is allowed
+                with ThreadPoolExecutor(1) as pool:
+                    writing = pool.submit(theirs.write, Message(bytes(size)))
+                    assert len(ours.read(10).contents) == size
+                    writing.result(10)
+            close(ours, theirs)
+
     def test_the_key_is_not_shown(self) -> None:
         """Not in the details, which anybody may see, nor in the repr."""
         with ZmqCommunicator.listen(ZmqSettings(transport="tcp")) as listener:
             shown = repr(listener.address) + repr(listener.address.details)
             for start in (0, 40, 80):
                 assert listener.address.key[start : start + 40].decode() not in shown
+
+
+def listening_ports() -> set[int]:
+    """The ports at which this process listens."""
+    connections = psutil.Process().net_connections("tcp")
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 LADDER = """

@@ -10,8 +10,8 @@ the Executor always is: there is no thread that does so behind its back.
 Who waits, waits with the lock of its direction, on all that may end the wait, a bell that `close` rings among it.
 Three locks order the writers, as in `tasklink.stream`: `_large` lets one message at a time be in pieces; a unit is sent
 under `_writing`; and who has a whole message holds `_small` while it waits for `_writing`, so that after each piece it
-is its turn. A message larger than WHOLE_BYTES goes in pieces, few of which are under way at a time: all that was queued
-behind a whole one, a cancel too, would come after it.
+is its turn. A message larger than WHOLE_BYTES, over tcp WHOLE_BYTES_TCP, goes in pieces, few of which are under way at
+a time: all that was queued behind a whole one, a cancel too, would come after it.
 
 A signal handler may raise at any moment. What was being sent then arrives or not, and everything else does (see
 `outgoing`); on the reading side it may cost the channel, but never gives wrong messages.
@@ -69,6 +69,8 @@ LEAST_LIBZMQ = (4, 3, 3)
 SMALL_BYTES = 8 << 10
 # Up to this size it goes in one unit, each buffer of which arrives in the memory that it keeps.
 WHOLE_BYTES = 17 << 20
+# Over tcp only up to this size: what a stranger claims to send there is made room for before libzmq knows who it is.
+WHOLE_BYTES_TCP = framing.PIECE_BYTES
 # How much of one message in pieces may be under way.
 PIECES_AHEAD = 4 << 20
 
@@ -118,6 +120,7 @@ class ZmqCommunicator(FramedCommunicator):
         self._limits = limits
         self._alarm = alarm
         lasting = limits.patience > 0
+        self._whole = WHOLE_BYTES_TCP if lasting else WHOLE_BYTES
         self._incoming: Incoming = Incoming(wiring.incoming, limits.high_water, lasting=lasting)
         self._outgoing: Outgoing = Outgoing(wiring.outgoing, limits.high_water, lasting=lasting)
         self._arrived = self._incoming.arrived
@@ -167,7 +170,7 @@ class ZmqCommunicator(FramedCommunicator):
     # Reading
 
     def refuse_larger(self, nbytes: int) -> None:
-        """Refuse it by its first piece, from `WHOLE_BYTES` on; see `Communicator.refuse_larger`."""
+        """Refuse what comes in pieces by the first one; see `Communicator.refuse_larger`."""
         self._incoming.refuse_larger(nbytes)
 
     def receive(self, timeout: float | None) -> Message:
@@ -279,7 +282,7 @@ class ZmqCommunicator(FramedCommunicator):
         size = sum(map(len, buffers))
         if size <= SMALL_BYTES:
             alone(self._small, deadline, self._send_unit, PARTS, [b"".join(buffers)], deadline)
-        elif size > WHOLE_BYTES:
+        elif size > self._whole:
             alone(self._large, deadline, self._send_pieces, buffers, deadline)
         elif not all(map(len, buffers)):  # an empty part has a meaning of its own: see control
             alone(self._small, deadline, self._send_unit, STREAM, [b"".join(buffers)], deadline)

@@ -32,7 +32,7 @@ from tasklink.communicator import Address, Listener
 from tasklink.errors import BrokenError, ClosedError, ConfigError, ProtocolError
 from tasklink.rendezvous.executor_side import Rendezvous
 from tasklink.rendezvous.timer import Timer
-from tasklink_zmq.communicator import WHOLE_BYTES, Limits, ZmqCommunicator, missing
+from tasklink_zmq.communicator import WHOLE_BYTES_TCP, Limits, ZmqCommunicator, missing
 from tasklink_zmq.line import NOBLOCK, Again, check_descriptors, descriptor_of, open_socket
 from tasklink_zmq.task_side import PROOF_BYTES, socket_paths
 from tasklink_zmq.watch import Watch
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from tasklink_zmq.settings import ZmqSettings
 
 # What a part may have, in bytes: at the door, where there is nothing but the handshake of CURVE; on a line, whose
-# largest part is a whole message, and what CURVE adds to it.
+# largest part is a whole message or a piece, and what CURVE adds to it.
 DOOR_BYTES = 4096
-LINE_BYTES = WHOLE_BYTES + 4096
+LINE_BYTES = WHOLE_BYTES_TCP + 4096
 
 
 def open_listener(settings: ZmqSettings) -> Listener:
