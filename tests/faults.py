@@ -336,11 +336,15 @@ SECTIONS = (
             Fault(
                 "F30",
                 "A reader is slow, or does not read",
-                "The writer waits, or runs out of its time; its memory stays bounded",
+                "The writer waits, or runs out of its time; its memory stays bounded; signals the other way are there "
+                "within 100 ms. Not promised: that any passes what nobody reads on its own way, where SIGTERM follows "
+                "a cancel after its grace; that a Task has little memory for signals that it does not ask for",
                 (
                     _KIT + "test_a_slow_reader_holds_its_writer",
                     _KIT + "test_the_time_out_of_a_write",
                     _RESOURCES + "test_a_reader_that_is_stopped",
+                    _RESOURCES + "test_signals_to_a_task_that_cannot_write",
+                    _RESOURCES + "test_signals_of_a_task_that_does_not_read",
                 ),
             ),
             Fault(
@@ -738,6 +742,23 @@ SECTIONS = (
                     _SECURITY + "test_a_runtime_directory_that_leads_elsewhere",
                     _FOLDER + "test_no_two_have_the_same_name",
                     _FOLDER + "test_a_link_is_not_followed",
+                ),
+            ),
+            Fault(
+                "F78",
+                "A Task without trust nests deep, reports what nobody reads, or prints, without end",
+                "What is too deep raises `DecodeError`; beyond 64 MiB that are kept, or 1 GiB of output, it is ended, "
+                "and the error names the limit and where it is set. Not promised: over `zmq` that what it sends faster "
+                "than it is read takes no memory",
+                (
+                    _CORE + "test_codec.py::test_a_limit_of_depth",
+                    _CORE + "test_codec.py::test_depth_is_looked_at_before_it_is_parsed",
+                    _CORE + "test_inbox.py::test_what_is_kept_is_bounded",
+                    _SECURITY + "test_what_is_nested_deep",
+                    _SECURITY + "test_a_flood_that_nobody_reads",
+                    _SECURITY + "test_a_flood_that_is_not_kept",
+                    _SECURITY + "test_output_without_end",
+                    _SECURITY + "test_output_at_the_end",
                 ),
             ),
         ),

@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tasklink import Executor, Status, TaskSpec, communicator
+from tasklink import Executor, Status, TaskSpec, communicator, hookimpl
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -34,6 +35,15 @@ WAYS = {
 }
 # These have a place in the file system.
 NAMED = {"unix": {"named": True}, "shm": {"named": True}, "zmq": {}}
+
+# With a small budget, in MiB, for what is under way.
+SLIM = [
+    ("unix", {"buffer": "4 MiB"}, 4),
+    ("pipe", {"capacity": "1 MiB"}, 1),
+    ("shm", {"pool": "32 MiB"}, 33),
+    ("zmq", {"high_water": "8 MiB"}, 8),
+]
+PINGS = 40
 
 namespaces = pytest.mark.skipif(
     os.geteuid() != 0
@@ -362,15 +372,7 @@ class TestBothWays:
         assert (result.status, result.value, result.lost) == (Status.COMPLETED, mebibytes, 0)
         assert sum(len(message.contents) for message in messages) == mebibytes << 20
 
-    @pytest.mark.parametrize(
-        ("name", "settings", "budget"),
-        [
-            ("unix", {"buffer": "4 MiB"}, 4),
-            ("pipe", {"capacity": "1 MiB"}, 1),
-            ("shm", {"pool": "32 MiB"}, 33),
-            ("zmq", {"high_water": "8 MiB"}, 8),
-        ],
-    )
+    @pytest.mark.parametrize(("name", "settings", "budget"), SLIM)
     def test_a_reader_that_is_stopped(self, name, settings, budget, record_property):
         """Who writes to it waits when the budget is full, and holds no more than that and 32 MiB; nothing is lost."""
         process = psutil.Process()
@@ -392,3 +394,67 @@ class TestBothWays:
         assert grown < budget + 32
         assert (result.status, result.lost) == (Status.COMPLETED, 0)
         assert result.value in {sent, sent + 1}  # the one that ran out of time may have been under way
+
+    @pytest.mark.timed
+    @pytest.mark.parametrize(("name", "settings"), [(name, settings) for name, settings, _ in SLIM])
+    def test_signals_to_a_task_that_cannot_write(self, name, settings, record_property):
+        """F30: nobody reads what it reports, and it waits; signals to it are there within 100 ms."""
+        stuck, gate = threading.Event(), threading.Event()
+
+        class Stuck:
+            @hookimpl
+            def tasklink_message_received(self, message):
+                stuck.set()
+                gate.wait(50)
+
+        with Executor(name, settings={name: settings}, observers=[Stuck()]) as executor:
+            future = executor.submit(TaskSpec(run="scarce_tasks:Talkative", keep_messages=False))
+            try:
+                assert stuck.wait(20)
+                for _ in range(PINGS):
+                    future.signal("ping", timeout=20)
+                    time.sleep(0.01)  # a pace, no more
+            finally:
+                gate.set()
+            future.signal("stop", timeout=20)
+            result = future.result(50)
+        assert (result.status, result.lost) == (Status.COMPLETED, 0), result.error
+        late, reports = zip(*result.value, strict=True)
+        assert len(late) == PINGS
+        assert len(set(reports[-10:])) == 1  # it could not write any more
+        record_property("runs", PINGS)
+        record_property("seen", f"{max(late):.1f} ms for a signal beside a channel that is full")
+        assert max(late) < 100
+
+    @pytest.mark.timed
+    @pytest.mark.parametrize(("name", "settings"), [(name, settings) for name, settings, _ in SLIM])
+    def test_signals_of_a_task_that_does_not_read(self, name, settings, record_property):
+        """F30: what is sent to it waits; its own signals are there within 100 ms, and a cancel ends it in its grace."""
+        late = []
+
+        class Clock:
+            @hookimpl
+            def tasklink_message_received(self, message):
+                if message.signal == "ping":
+                    late.append((time.time_ns() - message.sent_ns) / 1e6)
+
+        with Executor(name, settings={name: settings}, observers=[Clock()], grace="200 ms") as executor:
+            future = executor.submit(TaskSpec(run="scarce_tasks:Unwilling", parameters={"pings": PINGS}))
+            messages = future.messages()
+            assert next(messages).signal == "ready"
+            with pytest.raises(TimeoutError):
+                for _ in range(300):
+                    future.signal("data", bytes(1 << 20), timeout=0.2)
+            os.kill(future._run._process.pid, signal.SIGUSR1)
+            for _ in range(PINGS):
+                assert next(messages).signal == "ping"
+            begin = time.monotonic()
+            future.cancel("enough")
+            result = future.result(50)
+            took = time.monotonic() - begin
+        assert result.status is Status.CANCELLED
+        record_property("runs", PINGS)
+        record_property("seen", f"{max(late):.1f} ms for a signal beside a channel that is full")
+        record_property("seen", f"{took:.2f} s for a cancel that it cannot hear, with a grace of 0.2 s")
+        assert max(late) < 100
+        assert took < 1

@@ -1,6 +1,8 @@
 """Tasks for a machine that has too little of something. Imported by the processes of Tasks."""
 
 import resource
+import signal
+import threading
 import time
 
 from tasklink import Task, current_task
@@ -73,3 +75,31 @@ def whatever_the_clock_says(seconds):
     time.time = lambda: (next(jumps) % 2) * 7200 - 3600 + 1e9
     time.sleep(seconds)
     return "slept"
+
+
+class Talkative(Task):
+    """Report mebibytes until `stop` comes; gives how late each `ping` was in ms, and how much it had reported then."""
+
+    def run(self):
+        late, reports, over = [], 0, threading.Event()
+        self.on("ping", lambda ping: late.append(((time.time_ns() - ping.sent_ns) / 1e6, reports)))
+        self.on("stop", lambda _: over.set())
+        while not over.is_set():
+            self.report(bytes(1 << 20))
+            reports += 1
+        return late
+
+
+class Unwilling(Task):
+    """Does not come back from its first `data`; when SIGUSR1 comes, says `ping` so many times."""
+
+    def run(self, pings):
+        told, never = threading.Event(), threading.Event()
+        signal.signal(signal.SIGUSR1, lambda *_: told.set())
+        self.on("data", lambda _: never.wait())
+        self.signal("ready")
+        told.wait()
+        for _ in range(pings):
+            self.signal("ping")
+            time.sleep(0.005)
+        never.wait()
