@@ -369,7 +369,7 @@ SECTIONS = (
                 "F33",
                 "A Task forks",
                 "The child gets `ForkedError`, the Task's channel is unharmed, and its death is noticed although the "
-                "child has its descriptors; over `zmq` the run then ends after its `linger`. Not promised: a channel "
+                "child has its descriptors; over `zmq` the run then ends a second later. Not promised: a channel "
                 "of the child's own",
                 (_RUN + "test_fork", _DEATH + "test_a_fork_outlives_the_task", _KIT + "test_a_fork_cannot_use_it"),
             ),
