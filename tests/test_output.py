@@ -128,16 +128,17 @@ def test_grandchild_keeps_the_output_open(executor, record_property, own_session
     assert max(delays) < seconds
 
 
+@pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize(("runs", "seconds"), HELD_UP)
-def test_a_flood_that_outlives_the_task(executor, record_property, tmp_path, runs, seconds):
-    """F08: a descendant in a session of its own that prints for ever is read for a moment, and left."""
+def test_a_flood_that_outlives_the_task(executor, record_property, tmp_path, *, runs, seconds, left):
+    """F08: a descendant in a session of its own that prints for ever is ended; or read for a moment, and left."""
     begun = tmp_path / "begun"
     os.mkfifo(begun)
     flood = f"setsid sh -c 'yes | head -c 100000; echo > {begun}; exec yes' & cat {begun}"
     delays = []
     for _ in range(runs):
         begin = time.monotonic()
-        result = executor.run(["sh", "-c", flood])
+        result = executor.run(TaskSpec(command=["sh", "-c", flood], leave_descendants=left))
         delays.append(time.monotonic() - begin - result.duration)
         assert result.status is Status.COMPLETED
         assert result.stdout.count(b"y") >= 50_000
