@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections import OrderedDict
 from contextlib import suppress
 from fractions import Fraction
@@ -146,6 +147,47 @@ class TestObjects:
     def test_raw_buffers_of_a_record_decode_to_bytes(self) -> None:
         """Several raw buffers are a tuple of `bytes`."""
         assert decode(*carried((RAW, [b"one", b"", b"three"]))) == (b"one", b"", b"three")
+
+    @pytest.mark.parametrize("beyond", [-1, 0, 1])
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    def test_copied_in_slices(self, kind: Callable[[bytes], Buffer], beyond: int) -> None:
+        """A large buffer is copied in slices, none is forgotten, and it costs no memory but that of the bytes."""
+        contents = bytes(range(251)) * (9 * MIB // 251)
+        contents += bytes(2 * codec._SLICE + beyond - len(contents) % codec._SLICE)
+        buffer = kind(contents)
+        tracemalloc.start()
+        try:
+            made = codec.copied(buffer)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert type(made) is bytes
+        assert made == contents
+        assert peak < len(contents) + MIB
+
+    def test_other_threads_run_meanwhile(self) -> None:
+        """While a large buffer is copied other threads run: signals do not wait for all of it."""
+        buffer = memoryview(bytes(96 * MIB))
+        ticks: list[None] = []
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(0.0002):
+                ticks.append(None)
+
+        interval = sys.getswitchinterval()
+        ticker = threading.Thread(target=tick)
+        ticker.start()
+        try:
+            sys.setswitchinterval(1e-5)
+            before = len(ticks)
+            codec.copied(buffer)
+            count = len(ticks) - before
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+            ticker.join()
+        assert count >= 5  # it could be two that ran before and behind the only slice
 
 
 ARRAYS = {
