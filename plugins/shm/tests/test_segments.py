@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import mmap
 import os
 import pickle
+import random
 import resource
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +23,7 @@ import pytest
 
 from tasklink.errors import BrokenError, ProtocolError
 from tasklink.message import Message
-from tasklink_shm import layout, pool
+from tasklink_shm import copying, layout, pool
 from tasklink_shm.pool import ANNOUNCEMENT, PLACE
 
 if TYPE_CHECKING:
@@ -67,6 +70,28 @@ class TestViews:
             assert message.contents == contents
             assert is_free(task)
 
+    def test_many_bytes_stay_where_they_are(self, both_ends: Callable[..., Any]) -> None:
+        """Many bytes, of which nothing is decoded, are copied when they are asked for: nobody waits for it before."""
+        with both_ends() as (executor, task):
+            contents = os.urandom(5 * MIB)
+            task.write(Message(contents))
+            (segment,) = task._pool._segments.values()
+            message = executor.read(5)
+            segment.mapping()[:3] = b"abc"
+            assert not is_free(task)
+            assert message.contents == b"abc" + contents[3:]
+            assert type(message.contents) is bytes
+            assert is_free(task)
+
+    def test_fewer_bytes_keep_no_segment(self, both_ends: Callable[..., Any]) -> None:
+        """Who keeps messages of fewer bytes, and never looks at them, keeps no segments."""
+        with both_ends() as (executor, task):
+            contents = os.urandom(4 * MIB)
+            task.write(Message(contents))
+            message = executor.read(5)
+            assert is_free(task)
+            assert message.contents == contents
+
     def test_several_share_a_segment(self, both_ends: Callable[..., Any]) -> None:
         """The large buffers of one message lie in one segment, the small ones in the record."""
         with both_ends() as (executor, task):
@@ -82,6 +107,51 @@ class TestViews:
             task.write(Message([pickle.PickleBuffer(part) for part in sent]))
             assert len(task._pool._segments) == 1
             assert executor.read(5).contents == sent
+
+
+class TestCopies:
+    """What is large is copied into a segment that was filled before, and nobody waits for that."""
+
+    @pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 7777, 7778, 15_554, 50_001])
+    def test_equal(self, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+        """Whatever its length, and whether it can be written or not: it is there, and nothing beside it has changed."""
+        monkeypatch.setattr(copying, "_SHORT", 1000)
+        monkeypatch.setattr(copying, "_SLICE", 7777)
+        data = random.Random(size).randbytes(size)
+        with mmap.mmap(-1, len(data) + 20) as mapping:
+            for source in (memoryview(data), memoryview(bytearray(data))):
+                mapping[:] = b"-" * len(mapping)
+                copying.copy(mapping, 7, source)
+                assert mapping[:] == b"-" * 7 + data + b"-" * 13
+
+    def test_other_threads_run(self) -> None:
+        """To copy an array keeps no other thread from running, though nobody asks for the interpreter's lock."""
+        segment = pool.Segment(1, 0, 64 * MIB)
+        source = bytearray(64 * MIB)
+        segment.fill(0, source)
+        segment.mapping()
+        ticks = []
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(0.0002):
+                ticks.append(None)
+
+        interval = sys.getswitchinterval()
+        ticker = threading.Thread(target=tick)
+        ticker.start()
+        try:
+            sys.setswitchinterval(10)  # who has the lock gives it back where it does without, and only there
+            before = len(ticks)
+            for _ in range(5):
+                segment.fill(0, source)
+            count = len(ticks) - before
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+            ticker.join()
+            segment.close()
+        assert count >= 10
 
 
 class TestRelease:

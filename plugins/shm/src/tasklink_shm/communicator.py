@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from tasklink import framing
+from tasklink import codec, framing
 from tasklink.communicator import Address, Capabilities, FramedCommunicator
 from tasklink.errors import ClosedError, CommunicatorError, ProtocolError
 from tasklink.spin import Spin
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     Buffer = Union[bytes, bytearray, memoryview]
 
     from tasklink_shm.watch import Watch
+
+# Bytes that are sent as they are, up to this size, are copied when they come, which takes a millisecond: who keeps them
+# keeps no segment then. Whatever comes behind more would have to wait too long.
+_COPIED = 4 << 20
 
 
 class SharedMemoryCommunicator(FramedCommunicator):
@@ -230,7 +234,11 @@ class SharedMemoryCommunicator(FramedCommunicator):
             BrokenError: the system has no room for what it refers to.
         """
         if kind == PARCEL:
-            return framing.decode(self._shelf.unpack(number, data, self._incoming.hear_all))
+            message = framing.decode(self._shelf.unpack(number, data, self._incoming.hear_all))
+            assert message.buffers is not None
+            if message.codec != codec.RAW or message.nbytes <= _COPIED:  # what is decoded nobody may change meanwhile
+                message.buffers[0] = codec.copied(message.buffers[0])
+            return message
         if kind == STREAM:
             return self._next_piece(data)
         if kind == FORGET:

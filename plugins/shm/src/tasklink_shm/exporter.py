@@ -26,6 +26,29 @@ class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "B"
 
 
+class _Address(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "P"
+
+
+class _Size(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "L"  # size_t, where there is a memfd
+
+
+class _Memmove(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL  # which is without the interpreter's lock
+    _restype_ = None
+    _argtypes_ = (_Address, _Address, _Size)
+
+
+_memmove: Any = _Memmove(_ctypes._memmove_addr)  # type: ignore[attr-defined]
+
+
+def memmove(target: mmap, begin: int, source: memoryview) -> None:
+    """Copy what can be written to a place of a mapping, without the interpreter's lock."""
+    place, part = _Byte.from_buffer(target, begin), _Byte.from_buffer(source)  # while they live, nobody unmaps it
+    _memmove(_ctypes.addressof(place), _ctypes.addressof(part), len(source))
+
+
 class Exporter:
     """Memory of a mapping, and a call when nobody looks at it any more.
 

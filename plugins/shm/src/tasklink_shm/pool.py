@@ -10,7 +10,7 @@ is a copy at the speed of memory. A reader who keeps what it got keeps the segme
  * and what does not fit then goes through the ring in pieces, which costs the reader a copy.
 
 The first bytes of a segment are written with pwrite(2): no page faults, half the time, and no memory left is an error
-code, not SIGBUS. What has been filled before is written through a mapping, in slices, between which other threads run.
+code, not SIGBUS. What has been filled before is written through a mapping: see `copying`.
 
 Memory can also be handed out before there is a message, by `allocate`. A message that refers to such memory carries
 only where it is. A segment is not used again before the views of the one who asked for it are gone, too.
@@ -31,6 +31,7 @@ from time import monotonic
 
 from tasklink.errors import BrokenError
 from tasklink.turn import rest_of
+from tasklink_shm.copying import POPULATE_WRITE, copy, populate
 from tasklink_shm.layout import FORGET, LINE, NOTHING, SLOTS, new_fence, sealed_file
 
 TYPE_CHECKING = False
@@ -53,12 +54,8 @@ ANNOUNCEMENT = Struct("<QI")  # number and slot of the segment whose descriptor 
 SMALLEST = 256 << 10
 # Sent and not received: so much, and at least two segments, may be under way before the reader is waited for.
 _UNDER_WAY = 8 << 20
-# Copied at a time, with the interpreter's lock held (25 ms). What is larger than most of the cache, the C library
-# writes past it, half as fast again (glibc's `non_temporal_threshold`); smaller slices would go through the cache.
-_SLICE = 256 << 20
 _IDLE_SECONDS = 5.0
 _SWEEP_SECONDS = 1.0
-_POPULATE_WRITE = 23  # madvise(2), Linux 5.14: all page faults of a range in one call
 
 
 class Segment:
@@ -94,10 +91,7 @@ class Segment:
         view = memoryview(buffer)
         warm = min(len(view), max(0, self.filled - offset))
         if warm:
-            mapping = self.mapping()
-            for begin in range(0, warm, _SLICE):
-                end = min(begin + _SLICE, warm)
-                mapping[offset + begin : offset + end] = view[begin:end]
+            copy(self.mapping(), offset, view[:warm])
         while warm < len(view):
             warm += os.pwrite(self.descriptor, view[warm:], offset + warm)
         self.filled = max(self.filled, offset + len(view))
@@ -110,11 +104,7 @@ class Segment:
         """
         if self._mapping is None:
             self._mapping = mmap(self.descriptor, self.size, MAP_SHARED)
-            if self.filled:
-                try:
-                    self._mapping.madvise(_POPULATE_WRITE, 0, self.filled)
-                except OSError:
-                    pass  # an older kernel: they come one by one
+            populate(self._mapping, self.filled, POPULATE_WRITE)
         return self._mapping
 
     def close(self) -> None:

@@ -2,8 +2,9 @@
 
 An array that came in a segment is a view of memory that the writer still has mapped. It is writable, as arrays are that
 came any other way: it is the reader's until it lets go of it. A writer that keeps to the rules does not touch it
-meanwhile; one that does not can change the array under its reader, never more. So whatever is *decoded*, the body
-of a message above all, is copied out of a segment first; only the arrays themselves are not.
+meanwhile; one that does not can change the array under its reader, never more. So whatever is *decoded* is copied out
+of a segment first: the head here, a body by who has read in the head that it will be decoded. Bytes that are sent as
+they are stay where they are, like arrays: to copy a gigabyte here would keep all waiting that comes behind it.
 
 Part of the Task side: standard library, Python 3.9.
 """
@@ -17,6 +18,7 @@ from mmap import MAP_SHARED, mmap
 from struct import unpack
 
 from tasklink.errors import BrokenError, ProtocolError
+from tasklink_shm.copying import POPULATE_READ, populate
 from tasklink_shm.layout import SLOTS, check_sealed, new_fence
 from tasklink_shm.pool import ANNOUNCEMENT, PLACE
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from tasklink_shm.exporter import Exporter
     from tasklink_shm.layout import Lane, Memory
 
-_POPULATE_READ = 22  # madvise(2), Linux 5.14: all page faults of a range in one call
+# So much of a new segment is mapped at once (10 ms). All that comes behind it waits for that, signals too; the rest is
+# mapped as it is touched, which takes as long where it is only read.
+_POPULATED = 256 << 20
 
 
 class _Slot:
@@ -96,7 +100,7 @@ class Shelf:
         self._arrived[number] = (slot, found[0])
 
     def unpack(self, number: int, data: bytes, hear: Callable[[], None]) -> list[Any]:
-        """Give the buffers of a message: what stands in the record copied, the large ones as views.
+        """Give the buffers of a message: head, and what stands in the record, copied, the large ones as views.
 
         Args:
             number: how many buffers there are.
@@ -129,8 +133,10 @@ class Shelf:
                     raise ProtocolError(f"a record of {len(data)} bytes has no {length} bytes at {inline}")
                 part = memoryview(data)[inline : inline + length]
                 inline += length
-            # Head and body are decoded: from bytes that nobody changes meanwhile.
-            buffers.append(bytes(part) if index < 2 else part if segment else bytearray(part))
+            # A body is only read; what follows it becomes the memory of arrays, which shall be writable.
+            buffers.append(
+                bytes(part) if index == 0 else part if segment else (bytes if index == 1 else bytearray)(part)
+            )
         return buffers
 
     def forget(self, slot: int, number: int, hear: Callable[[], None]) -> None:
@@ -196,10 +202,7 @@ class Shelf:
             raise BrokenError(f"there is no room for segment {number}: {error}") from error
         finally:
             os.close(descriptor)
-        try:
-            mapping.madvise(_POPULATE_READ, 0, min(filled, size))
-        except OSError:
-            pass  # an older kernel: they come one by one
+        populate(mapping, min(filled, size, _POPULATED), POPULATE_READ)
         self._slots[index].number = number
         self._slots[index].mapping = mapping
 
