@@ -103,6 +103,7 @@ import os
 import sys
 from _thread import allocate_lock
 from abc import ABC, abstractmethod
+from collections import deque
 from itertools import count
 from time import time_ns
 
@@ -454,9 +455,14 @@ class FramedCommunicator(Communicator):
 
     A plugin implements `send`, `receive`, `fileno` and `shut`. This class encodes and decodes, numbers messages that no
     Link has numbered, and refuses work after `close` or a fork.
+
+    Attributes:
+        arrived: messages that were received before they are asked for, where one look brings many: `read` takes them
+            from here first, and without a lock.
     """
 
     def __init__(self) -> None:
+        self.arrived: deque[Message] = deque()
         self._process = os.getpid()
         self._generation = fork.generation
         self._closed = False
@@ -469,13 +475,24 @@ class FramedCommunicator(Communicator):
         """Send one frame.
 
         Args:
-            buffers: what `framing.encode` made, the head first; or one, up to `framing.SMALL_BYTES`: a whole message
-                that `framing.encode_plain` made.
+            buffers: what `framing.encode` made, the head first; or one: what `send_small` gets.
             timeout: as `Communicator.write`.
 
         Raises:
             TimeoutError, BrokenError, ClosedError: as `Communicator.write`.
         """
+
+    def send_small(self, frame: bytes, timeout: float | None) -> None:
+        """Send a whole message that `framing.encode_plain` made. Most are; who has a shorter way for them overrides it.
+
+        Args:
+            frame: its bytes; the contents are up to `framing.SMALL_BYTES` of them.
+            timeout: as `Communicator.write`.
+
+        Raises:
+            TimeoutError, BrokenError, ClosedError: as `Communicator.write`.
+        """
+        self.send([frame], timeout)
 
     @abstractmethod
     def receive(self, timeout: float | None) -> Message:
@@ -489,6 +506,12 @@ class FramedCommunicator(Communicator):
     def shut(self) -> None:
         """Release the transport; called once. In a forked child it must not end the parent's channel."""
 
+    def leave(self) -> None:
+        """Go on with `shut`: called on the way out of a `write` or `read` within which this end was closed.
+
+        A signal handler that closes cannot wait for the call that it has interrupted.
+        """
+
     def write(self, message: Message, timeout: float | None = None) -> None:
         """Encode a message and send it; see `Communicator.write`."""
         if self._closed or self._generation != fork.generation:
@@ -496,19 +519,33 @@ class FramedCommunicator(Communicator):
         number, buffers = message.encode()
         if self._largest is not None:
             self._check_size(buffers)
-        sequence, signal = message.sequence or next(self._numbers), message.signal
-        if len(buffers) == 1 and signal is None and len(buffers[0]) <= framing.SMALL_BYTES:
-            plain = framing.encode_plain(buffers[0], number, sequence, message.after, time_ns(), message.rank)
-            self.send([plain], timeout)
-        else:
-            frame = framing.encode(buffers, number, signal, sequence, message.after, time_ns(), message.rank)
-            self.send(frame, timeout)
+        sequence = message.sequence or next(self._numbers)
+        body, signal = buffers[0], message.signal
+        try:
+            if signal is None and len(buffers) == 1 and len(body) <= framing.SMALL_BYTES:
+                frame = framing.encode_plain(body, number, sequence, message.after, time_ns(), message.rank)
+                self.send_small(frame, timeout)
+            else:
+                frames = framing.encode(buffers, number, signal, sequence, message.after, time_ns(), message.rank)
+                self.send(frames, timeout)
+        finally:
+            if self._closed:
+                self.leave()
 
     def read(self, timeout: float | None = None) -> Message:
         """Wait for a message; see `Communicator.read`."""
         if self._closed or self._generation != fork.generation:
             self.check_usable()
-        return self.receive(timeout)
+        try:
+            if self.arrived:
+                try:
+                    return self.arrived.popleft()
+                except IndexError:
+                    pass  # another thread was faster
+            return self.receive(timeout)
+        finally:
+            if self._closed:
+                self.leave()
 
     def flush(self) -> None:
         """Nothing is to be waited for; see `Communicator.flush`."""

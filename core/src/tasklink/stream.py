@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import select
 from _thread import RLock
-from collections import deque
 from time import monotonic
 
 from tasklink import framing
@@ -67,7 +66,6 @@ class StreamCommunicator(FramedCommunicator):
         self._reader = reader
         self._writer = writer
         self._decoder = framing.FrameDecoder(max_message)
-        self._arrived: deque[Message] = deque()
         self._failure: CommunicatorError | None = None
         self._midway = False  # bytes have been read that the decoder may not know of
         self._outgoing: _Outgoing | None = None
@@ -99,22 +97,14 @@ class StreamCommunicator(FramedCommunicator):
 
     def receive(self, timeout: float | None) -> Message:
         """Wait for one frame; see `FramedCommunicator.receive`."""
-        try:
-            return self._arrived.popleft()  # one reading brings many, and they need no lock
-        except IndexError:
-            pass
         deadline = deadline_of(timeout)
-        try:
-            return alone(self._reading, deadline, self._next_message, deadline)
-        finally:
-            if self._rung:
-                self._release()
+        return alone(self._reading, deadline, self._next_message, deadline)
 
     def _next_message(self, deadline: float | None) -> Message:
         while True:
             self.check_usable()
             try:
-                return self._arrived.popleft()
+                return self.arrived.popleft()
             except IndexError:
                 pass  # there is none, or another thread was faster
             if self._failure is not None:
@@ -157,7 +147,7 @@ class StreamCommunicator(FramedCommunicator):
             decoder.finish()
             raise EndOfMessages
         messages = decoder.received(count)
-        self._arrived.extend(messages)
+        self.arrived.extend(messages)
         self._midway = False
         if not messages and deadline is not None and monotonic() >= deadline:
             # In a large message: the caller has other things to do, and the descriptor says when to come back.
@@ -178,17 +168,19 @@ class StreamCommunicator(FramedCommunicator):
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Send one frame, a large one in pieces; see `FramedCommunicator.send`."""
         deadline = deadline_of(timeout)
-        try:
-            size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
-            if size <= _AT_ONCE and self._sent_at_once(b"".join(buffers), deadline):
-                return
-            if size <= framing.PIECE_BYTES:
-                alone(self._small, deadline, self._send_frame, buffers, deadline)
-            else:
-                alone(self._large, deadline, self._send_pieces, buffers, deadline)
-        finally:
-            if self._rung:
-                self._release()
+        size = sum(map(len, buffers))
+        if size <= _AT_ONCE and self._sent_at_once(b"".join(buffers), deadline):
+            return
+        if size <= framing.PIECE_BYTES:
+            alone(self._small, deadline, self._send_frame, buffers, deadline)
+        else:
+            alone(self._large, deadline, self._send_pieces, buffers, deadline)
+
+    def send_small(self, frame: bytes, timeout: float | None) -> None:
+        """Send one small frame; see `FramedCommunicator.send_small`."""
+        deadline = None if timeout is None else deadline_of(timeout)
+        if not self._sent_at_once(frame, deadline):
+            alone(self._small, deadline, self._send_frame, [frame], deadline)
 
     def _sent_at_once(self, frame: bytes, deadline: float | None) -> bool:
         """Send a small frame, if nobody else is writing and there is room; False if it is still to be sent.
@@ -292,14 +284,11 @@ class StreamCommunicator(FramedCommunicator):
             return
         self._bell.ring()
         self._rung = True
-        self._release()
+        self.leave()
 
-    def _release(self) -> None:
-        """Close the descriptors when no thread uses them any more.
-
-        A signal handler that closes cannot wait for the call that it interrupted; that one comes by on its way out.
-        """
-        if not (is_mine(self._reading) or is_mine(self._frame)):
+    def leave(self) -> None:
+        """Close the descriptors when no thread uses them any more; see `FramedCommunicator.leave`."""
+        if self._rung and not (is_mine(self._reading) or is_mine(self._frame)):
             alone(self._reading, None, alone, self._frame, None, self._close_descriptors)
 
     def _close_descriptors(self) -> None:

@@ -45,7 +45,22 @@ def size_of(buffers):
     return sum(map(len, buffers[1:]))
 
 
-class Prepared(ModelCommunicator):
+class Model(ModelCommunicator):
+    """The model without short ways: all that it sends goes through `send`, all that it reads through `receive`."""
+
+    def send_small(self, frame, timeout):
+        self.send([frame], timeout)
+
+    def read(self, timeout=None):
+        self.check_usable()
+        try:
+            return self.receive(timeout)
+        finally:
+            if self._closed:
+                self.leave()
+
+
+class Prepared(Model):
     """Has something of its own."""
 
     def __init__(self, *arguments, **options):
@@ -112,7 +127,7 @@ class LosesTheLast(Counting):
 
 
 @mutant("check_flush_ends")
-class WaitsInFlush(ModelCommunicator):
+class WaitsInFlush(Model):
     """Waits in `flush` for as long as its peer has not read everything."""
 
     def flush(self):
@@ -124,7 +139,7 @@ class WaitsInFlush(ModelCommunicator):
 
 
 @mutant("check_sizes")
-class Truncates(ModelCommunicator):
+class Truncates(Model):
     """Cuts off the last byte of one size."""
 
     def write(self, message, timeout=None):
@@ -134,7 +149,7 @@ class Truncates(ModelCommunicator):
 
 
 @mutant("check_after_a_write_ran_out_of_time")
-class TearsOnAShortWrite(ModelCommunicator):
+class TearsOnAShortWrite(Model):
     """Forgets, after a time-out, that a part of the message was written."""
 
     def send(self, buffers, timeout):
@@ -151,7 +166,7 @@ class TearsOnAShortWrite(ModelCommunicator):
 
 
 @mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing", "check_a_handler_that_closes")
-class LeaksADescriptor(ModelCommunicator):
+class LeaksADescriptor(Model):
     """Leaves a descriptor open."""
 
     def shut(self):
@@ -160,7 +175,7 @@ class LeaksADescriptor(ModelCommunicator):
 
 
 @mutant("check_close_gives_everything_back", "check_a_killed_peer_leaves_nothing", "check_a_handler_that_closes")
-class LeaksAThread(ModelCommunicator):
+class LeaksAThread(Model):
     """Leaves a thread behind."""
 
     def shut(self):
@@ -169,7 +184,7 @@ class LeaksAThread(ModelCommunicator):
 
 
 @mutant("check_close_ends", "check_conversations_over_an_adversary")
-class HangsOnClose(ModelCommunicator):
+class HangsOnClose(Model):
     """Waits in `close` for a peer that does not read."""
 
     def shut(self):
@@ -182,7 +197,7 @@ class HangsOnClose(ModelCommunicator):
 
 
 @mutant("check_the_time_out_of_a_read")
-class IgnoresTheTimeOutOfARead(ModelCommunicator):
+class IgnoresTheTimeOutOfARead(Model):
     """Waits for as long as it takes."""
 
     def receive(self, timeout):
@@ -190,14 +205,14 @@ class IgnoresTheTimeOutOfARead(ModelCommunicator):
 
 
 @mutant("check_the_time_out_of_a_write")
-class BlocksOnAFullPipe(ModelCommunicator):
+class BlocksOnAFullPipe(Model):
     """Waits for room, whatever its time-out is."""
 
     def send(self, buffers, timeout):
         super().send(buffers, None if 2 * MIB < size_of(buffers) < 4 * MIB else timeout)
 
 
-class TakesForTheEnd(ModelCommunicator):
+class TakesForTheEnd(Model):
     """Takes an error for the end."""
 
     def receive(self, timeout):
@@ -222,7 +237,7 @@ class TakesGarbageForTheEnd(TakesForTheEnd):
 
 
 @mutant("check_a_good_peer_beside_garbage")
-class SharesItsFailure(ModelCommunicator):
+class SharesItsFailure(Model):
     """Has one place for the failures of all channels."""
 
     failed: ClassVar = set()
@@ -242,7 +257,7 @@ class SharesItsFailure(ModelCommunicator):
 
 
 @mutant("check_nothing_is_decoded_unasked")
-class DecodesEarly(ModelCommunicator):
+class DecodesEarly(Model):
     """Decodes what it reads, to look at it."""
 
     def receive(self, timeout):
@@ -255,7 +270,7 @@ class DecodesEarly(ModelCommunicator):
 
 
 @mutant("check_what_cannot_be_decoded", "check_passing_on")
-class RefusesWhatItCannotDecode(ModelCommunicator):
+class RefusesWhatItCannotDecode(Model):
     """Throws away what is of a codec that it does not know."""
 
     def receive(self, timeout):
@@ -264,7 +279,7 @@ class RefusesWhatItCannotDecode(ModelCommunicator):
 
 
 @mutant("check_what_cannot_be_encoded")
-class SendsWhatCannotBeEncoded(ModelCommunicator):
+class SendsWhatCannotBeEncoded(Model):
     """Sends something else instead of what cannot be encoded."""
 
     def write(self, message, timeout=None):
@@ -341,14 +356,14 @@ class KeepsItsLock(Prepared):
 
 
 @mutant("check_a_handler_that_raises_in_a_read")
-class LosesItsPlace(ModelCommunicator):
+class LosesItsPlace(Model):
     """Goes on where an exception has taken what was read."""
 
     _midway = property(lambda self: False, lambda self, value: None)
 
 
 @mutant("check_a_handler_that_closes")
-class ForgetsWhatAHandlerClosed(ModelCommunicator):
+class ForgetsWhatAHandlerClosed(Model):
     """Leaves its descriptors open where a signal handler closes."""
 
     def shut(self):
@@ -373,7 +388,7 @@ class AlwaysReadable(Prepared):
 
 
 @mutant("check_close_may_be_called_again")
-class ClosesOnce(ModelCommunicator):
+class ClosesOnce(Model):
     """Cannot be closed again."""
 
     def close(self):
@@ -383,7 +398,7 @@ class ClosesOnce(ModelCommunicator):
 
 
 @mutant("check_a_fork_cannot_use_it")
-class WorksInAFork(ModelCommunicator):
+class WorksInAFork(Model):
     """Does not notice in `fileno` that it was forked."""
 
     def fileno(self):
@@ -391,7 +406,7 @@ class WorksInAFork(ModelCommunicator):
 
 
 @mutant("check_a_fork_leaves_the_channel_alone")
-class ShutsDownInAFork(ModelCommunicator):
+class ShutsDownInAFork(Model):
     """Ends the parent's connection when a forked child closes."""
 
     def shut(self):
@@ -411,7 +426,7 @@ class IsInherited(Prepared):
 
 
 @mutant("check_contents_are_the_writers_again")
-class ChangesTheMessage(ModelCommunicator):
+class ChangesTheMessage(Model):
     """Numbers the message of the writer."""
 
     def write(self, message, timeout=None):
@@ -420,7 +435,7 @@ class ChangesTheMessage(ModelCommunicator):
 
 
 @mutant("check_what_was_read_is_the_readers")
-class GivesReadOnlyMemory(ModelCommunicator):
+class GivesReadOnlyMemory(Model):
     """Gives large buffers that cannot be changed."""
 
     def receive(self, timeout):
@@ -430,7 +445,7 @@ class GivesReadOnlyMemory(ModelCommunicator):
 
 
 @mutant("check_what_arrives_with_a_message")
-class LosesTheSignal(ModelCommunicator):
+class LosesTheSignal(Model):
     """Has no room for long signals."""
 
     def write(self, message, timeout=None):
@@ -442,7 +457,7 @@ class LosesTheSignal(ModelCommunicator):
 
 
 @mutant("check_the_largest_message")
-class SaysItHasALimit(ModelCommunicator):
+class SaysItHasALimit(Model):
     """Declares a limit, and does not hold it."""
 
     capabilities = Capabilities(max_message=1 << 20)
@@ -481,14 +496,14 @@ class RefusesWhenItIsThere(Prepared):
 
 
 @mutant("check_zero_copy")
-class SaysItDoesNotCopy(ModelCommunicator):
+class SaysItDoesNotCopy(Model):
     """Declares zero_copy, and copies."""
 
     capabilities = Capabilities(zero_copy=True)
 
 
 @mutant("check_captured_output")
-class SaysItCaptures(ModelCommunicator):
+class SaysItCaptures(Model):
     """Declares captures_output, and has no output."""
 
     capabilities = Capabilities(captures_output=True)
@@ -514,7 +529,7 @@ class Hearing(ModelListener):
         self.output.accept = lambda timeout=None: kind.printed.of(accept(timeout))
 
 
-class Captures(ModelCommunicator):
+class Captures(Model):
     """Captures what the Task prints."""
 
     capabilities = Capabilities(captures_output=True)
@@ -639,20 +654,20 @@ class TakesOutputFromItsParent(Captures):
 
 
 @mutant("check_survives_launcher")
-class SaysItSurvives(ModelCommunicator):
+class SaysItSurvives(Model):
     """Declares survives_launcher, and has descriptors only."""
 
     capabilities = Capabilities(survives_launcher=True)
 
 
 @mutant("check_several_peers", "check_a_good_peer_beside_garbage")
-class SaysThereMayBeSeveral(ModelCommunicator):
+class SaysThereMayBeSeveral(Model):
     """Declares multi_peer, and takes one."""
 
     capabilities = Capabilities(multi_peer=True)
 
 
-class Hosting(ModelCommunicator):
+class Hosting(Model):
     """Has a Listener of its own."""
 
     @classmethod
@@ -729,7 +744,7 @@ class AcceptsTwice(Hosting):
 
 
 @mutant("check_the_methods")
-class HasOtherDefaults(ModelCommunicator):
+class HasOtherDefaults(Model):
     """Has a time-out where the interface has none."""
 
     def write(self, message, timeout=60.0):
@@ -737,7 +752,7 @@ class HasOtherDefaults(ModelCommunicator):
 
 
 @mutant("check_the_task_side_is_light")
-class IsHeavy(ModelCommunicator):
+class IsHeavy(Model):
     """Is defined in a module that imports what a Task has not."""
 
 

@@ -35,4 +35,4 @@ class InBandExecutorSide(PipeCommunicator):
             held = self._decoder.release()
             if not held:
                 raise
-            self._arrived.extend(held)
+            self.arrived.extend(held)

@@ -78,6 +78,7 @@ class SharedMemoryCommunicator(FramedCommunicator):
             memory, there, self._outgoing, bell=self._bell, yard=self._yard,
             threshold=options["segment"], limit=options["pool"], check=self._check,
         )  # fmt: skip
+        self.send_small = self._outgoing.send_small  # type: ignore[method-assign] # as a method, one call more
         self._shelf = Shelf(memory, back, self._yard)
         self._incoming = Incoming(
             memory, back, self._bell, self._gate, outgoing=self._outgoing,
@@ -135,13 +136,9 @@ class SharedMemoryCommunicator(FramedCommunicator):
 
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Write a record, or a large message; see `FramedCommunicator.send`."""
-        try:
-            if not self._outgoing.send(buffers, timeout):
-                deadline = deadline_of(timeout)
-                alone(self._large, deadline, self._send_large, buffers, deadline)
-        finally:
-            if self._closed:
-                self._release()
+        if not self._outgoing.send(buffers, timeout):
+            deadline = deadline_of(timeout)
+            alone(self._large, deadline, self._send_large, buffers, deadline)
 
     def allocate(self, nbytes: int) -> memoryview:
         """Give memory that the peer can see: what is built in it is sent without a copy; see `Communicator.allocate`.
@@ -220,11 +217,7 @@ class SharedMemoryCommunicator(FramedCommunicator):
 
     def receive(self, timeout: float | None) -> Any:
         """Read the next message; see `FramedCommunicator.receive`."""
-        try:
-            return self._incoming.receive(timeout)
-        finally:
-            if self._closed:
-                self._release()
+        return self._incoming.receive(timeout)
 
     def record(self, kind: int, number: int, data: bytes) -> Any:
         """Understand a record that is not a message in one place; gives the message that it completes, or None.
@@ -286,13 +279,10 @@ class SharedMemoryCommunicator(FramedCommunicator):
             return
         self._gate.hang_up()
         self._yard.hang_up()
-        self._release()
+        self.leave()
 
-    def _release(self) -> None:
-        """Let go of everything when no thread uses it any more.
-
-        A signal handler that closes cannot wait for the call that it interrupted; that one comes by on its way out.
-        """
+    def leave(self) -> None:
+        """Let go of everything when no thread uses it any more; see `FramedCommunicator.leave`."""
         if is_mine(self._large) or self._outgoing.in_use or self._incoming.in_use:
             return
         with self._large:

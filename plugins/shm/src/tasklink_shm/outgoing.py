@@ -86,21 +86,32 @@ class Outgoing:
         """
         if len(buffers) > 2:
             return self._send_parts(buffers, timeout)
-        frame = buffers[0] if len(buffers) == 1 else b"".join(buffers)
-        size = len(frame)
-        if size > self.most:
+        frame = b"".join(buffers)
+        if len(frame) > self.most:
             return False
+        self.send_small(frame, timeout)
+        return True
+
+    def send_small(self, frame: bytes, timeout: float | None) -> None:
+        """Write a message of `most` bytes at most as one record; see `FramedCommunicator.send_small`.
+
+        Raises:
+            TimeoutError, BrokenError, ClosedError, ProtocolError, BusyError: as `Communicator.write`.
+        """
         if self._is_mine():
             raise busy()
+        size = len(frame)
         try:
             if not self._take(False):
                 self._queue(deadline_of(timeout))
             begin = self.position
-            after = begin + size + 71 & -64
+            end = begin + 8 + size
+            after = end + 63 & -64
             if after > self._limit:
                 begin = self._make_room(size, deadline_of(timeout))
-                after = begin + size + 71 & -64
-            self._mapping[begin + 8 : begin + 8 + size] = frame
+                end = begin + 8 + size
+                after = end + 63 & -64
+            self._mapping[begin + 8 : end] = frame
             words = self._words
             words[after >> 3] = 0
             if WEAKLY_ORDERED:
@@ -114,7 +125,6 @@ class Outgoing:
         except BaseException:
             self._clean_up()
             raise
-        return True
 
     def _send_parts(self, buffers: list[Buffer], timeout: float | None) -> bool:
         lengths = [len(buffer) for buffer in buffers]

@@ -123,7 +123,7 @@ class ZmqCommunicator(FramedCommunicator):
         self._whole = WHOLE_BYTES_TCP if lasting else WHOLE_BYTES
         self._incoming: Incoming = Incoming(wiring.incoming, limits.high_water, lasting=lasting)
         self._outgoing: Outgoing = Outgoing(wiring.outgoing, limits.high_water, lasting=lasting)
-        self._arrived = self._incoming.arrived
+        self.arrived = self._incoming.arrived
         self._given_up = False  # on a message in pieces, and the peer has not been told yet
         self._unfinished = False  # a signal handler has closed this, and could not wait for what it interrupted
         self._released = False
@@ -175,19 +175,11 @@ class ZmqCommunicator(FramedCommunicator):
 
     def receive(self, timeout: float | None) -> Message:
         """Wait for one frame; see `FramedCommunicator.receive`."""
-        try:
-            return self._arrived.popleft()  # one look brings many, and they need no lock
-        except IndexError:
-            pass
         deadline = deadline_of(timeout)
-        try:
-            return alone(self._reading, deadline, self._next_message, deadline)
-        finally:
-            if self._unfinished:
-                self._release()
+        return alone(self._reading, deadline, self._next_message, deadline)
 
     def _next_message(self, deadline: float | None) -> Message:
-        incoming, arrived = self._incoming, self._arrived
+        incoming, arrived = self._incoming, self.arrived
         while True:
             self.check_usable()
             if arrived:
@@ -253,13 +245,8 @@ class ZmqCommunicator(FramedCommunicator):
 
     def send(self, buffers: list[Buffer], timeout: float | None) -> None:
         """Send one frame, a large one in pieces; see `FramedCommunicator.send`."""
-        try:
-            if len(buffers) == 1 and self._sent_at_once(buffers[0]):
-                return
+        if len(buffers) > 1 or not self._sent_at_once(buffers[0]):
             self._send_in_turn(buffers, deadline_of(timeout))
-        finally:
-            if self._unfinished:
-                self._release()
 
     def _sent_at_once(self, frame: Buffer) -> bool:
         """Send a small frame, if nobody else is writing and there is room; False if it is still to be sent."""
@@ -343,8 +330,8 @@ class ZmqCommunicator(FramedCommunicator):
             if self._outgoing.under_way:
                 raise
         finally:
-            if self._unfinished:
-                self._release()
+            if self._closed:
+                self.leave()
 
     # The first words
 
@@ -387,6 +374,11 @@ class ZmqCommunicator(FramedCommunicator):
         """Close at once: there is nobody to wait for."""
         self._outgoing.over = True
         self.close()
+
+    def leave(self) -> None:
+        """Release everything if `shut` could not; see `FramedCommunicator.leave`."""
+        if self._unfinished:
+            self._release()
 
     def _release(self) -> None:
         if not (is_mine(self._reading) or is_mine(self._writing)):
