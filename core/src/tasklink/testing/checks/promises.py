@@ -14,6 +14,7 @@ from tasklink.errors import BrokenError, CommunicatorError, MessageTooLargeError
 from tasklink.message import Message
 from tasklink.testing import need
 from tasklink.testing.check import Skipped, clause, expect, expect_error
+from tasklink.testing.checks.flow import readable
 from tasklink.testing.errand import (
     anonymous_bytes,
     build_in_place,
@@ -221,6 +222,7 @@ def check_what_a_limit_refuses(subject: Subject) -> None:
         memory = anonymous_bytes()
         refusals: tuple[type[Exception], ...] = (ProtocolError,)
         if subject.shares_output():  # until the peer ends what is printed comes, and has to be read
+            expect(readable(ours, subject.patience), "nothing came of the message that is too large")
             child.kill()
             refusals = (ProtocolError, BrokenError)
         try:
