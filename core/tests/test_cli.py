@@ -276,6 +276,23 @@ class TestExitCodes:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert (done.stdout, done.stderr, done.returncode) == ("SIGINT\n", "", 0)
 
+    def test_another_exception_on_the_way_out(self) -> None:
+        """What takes the place of the interrupt is told, and the exit code is that of the signal all the same."""
+        program = """if True:
+            import os, signal
+            from tasklink import cli
+            def fail():
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                finally:
+                    raise OSError("a fault")
+            cli._run = fail
+            cli.main()
+        """
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 143
+        assert done.stderr.endswith("OSError: a fault\n")
+
     def test_an_interrupted_run_has_results(self, lab: Path) -> None:
         """With --json, what was interrupted is told too, and so are the tasks that never began."""
         with started(lab, "wait", "add", "--json") as (program, _):

@@ -61,17 +61,22 @@ def main() -> None:
     # Whatever the encoding of the terminal lacks is escaped: printing a result must not fail.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with interruptible():
+    with interruptible() as told:
         try:
-            code = _run()
-        except (click.Abort, KeyboardInterrupt) as error:
-            _leave(_interrupted(error))
-        sys.exit(code)
+            sys.exit(_run())
+        except BaseException as error:
+            if not told:
+                raise
+            if not isinstance(error, SystemExit | Interrupted):  # what came of it is a fault of ours
+                sys.excepthook(type(error), error, error.__traceback__)
+            _leave(told[0].exit_code)
 
 
 def _run() -> int:
     try:
         return commands.main(prog_name="tasklink", standalone_mode=False) or Outcome.OK
+    except click.Abort:
+        return Outcome.INTERRUPTED
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -79,11 +84,6 @@ def _run() -> int:
         for line in str(error).splitlines():
             click.echo(f"Error: {line}", err=True)
         return outcome_of_error(error)
-
-
-def _interrupted(error: BaseException) -> int:
-    cause = error.__cause__ if isinstance(error, click.Abort) else error
-    return cause.exit_code if isinstance(cause, Interrupted) else Outcome.INTERRUPTED
 
 
 def _leave(code: int) -> NoReturn:

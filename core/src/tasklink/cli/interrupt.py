@@ -33,36 +33,41 @@ class Interrupted(KeyboardInterrupt):
     """The program was told to end.
 
     Attributes:
-        name: of the signal, such as "SIGINT".
+        number: of the signal.
+        name: of it, such as "SIGINT".
         exit_code: what the program exits with: 128 and the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        self.number = number
         self.name = signal.Signals(number).name
         self.exit_code = 128 + number
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Have the signals act as described above. In the main thread only."""
+def interruptible() -> Iterator[list[Interrupted]]:
+    """Have the signals act as described above. In the main thread only.
+
+    Gives what was raised, each time that it was; empty as long as there was no signal.
+    """
     # What is ignored from the start, as under nohup, stays ignored.
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
-    told: list[int] = []
+    told: list[Interrupted] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        told.append(number)
+        told.append(Interrupted(number))
         for other in heeded:
             signal.signal(other, signal.SIG_IGN)
         signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
         signal.setitimer(signal.ITIMER_REAL, _LAST_MOMENT)
-        raise Interrupted(number)
+        raise told[-1]
 
     def interrupt_again(lost: UnraisableHookArgs) -> None:
         if isinstance(lost.exc_value, Interrupted):
-            signal.signal(signal.SIGALRM, lambda *_: interrupt(told[0], None))
+            signal.signal(signal.SIGALRM, lambda *_: interrupt(told[0].number, None))
             signal.setitimer(signal.ITIMER_REAL, _SOON)
         else:
             before_lost(lost)
@@ -71,7 +76,7 @@ def interruptible() -> Iterator[None]:
     for number in heeded:
         signal.signal(number, interrupt)
     try:
-        yield
+        yield told
     finally:
         sys.unraisablehook = before_lost
         for number in heeded:
