@@ -369,6 +369,25 @@ class TestSignalHandlers:
         assert outcomes
         assert received.count("handler") == outcomes.count("written")
 
+    @pytest.mark.parametrize("call", ["read", "write", "write parts"])
+    def test_a_second_exception(self, ends: Ends, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+        """A handler that raises while another exception is cleaned up after leaves nothing locked."""
+        end = ends[1]
+        way: Any = end._incoming if call == "read" else end._outgoing
+        message = Message([bytearray(1000)] * 3 if call == "write parts" else "small")
+
+        def strike(*_: object) -> None:
+            raise Impatience
+
+        monkeypatch.setattr(type(way), "_clean_up", strike)
+        with pytest.raises(Impatience):
+            while True:  # until nothing comes, or there is no room, which is a TimeoutError
+                end.read(0) if call == "read" else end.write(message, 0)
+        monkeypatch.undo()
+        assert not way.in_use
+        with pytest.raises(TimeoutError):
+            end.read(0) if call == "read" else end.write(message, 0)
+
 
 def test_closing_releases_the_memory(both_ends: Callable[..., Any]) -> None:
     """Although somebody still has the communicator: nothing is mapped, no descriptor is open."""

@@ -145,7 +145,11 @@ class Incoming:
                 message, begin = self._next(deadline_of(timeout))
             self._give()
         except BaseException as error:
-            self._clean_up(error, message, begin)
+            try:
+                self._clean_up(error, message, begin)
+            finally:
+                if self._is_mine():  # a signal handler has raised in there
+                    self._give()
             raise
         return message
 

@@ -123,7 +123,11 @@ class Outgoing:
             if words[self._asleep]:
                 self._bell.ring()
         except BaseException:
-            self._clean_up()
+            try:
+                self._clean_up()
+            finally:
+                if self._is_mine():  # a signal handler has raised in there
+                    self._give()
             raise
 
     def _send_parts(self, buffers: list[Buffer], timeout: float | None) -> bool:
@@ -172,9 +176,13 @@ class Outgoing:
                 self._bell.ring()
         except BaseException:
             still_mine = self._is_mine()
-            self._clean_up()
-            if begin >= 0 and still_mine and self.position != begin and len(published) == before:
-                published.append(begin)
+            try:
+                self._clean_up()
+                if begin >= 0 and still_mine and self.position != begin and len(published) == before:
+                    published.append(begin)
+            finally:
+                if self._is_mine():  # as above
+                    self._give()
             raise
 
     def close(self) -> None:
