@@ -28,6 +28,7 @@ import time
 import warnings
 from collections import deque
 from functools import partial
+from itertools import count
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 
 from tasklink.communicator import Address, Capabilities, Communicator, Packer
@@ -79,6 +80,7 @@ class ConnectionCommunicator(Communicator):
         self._pipe: tuple[int, ...] = os.pipe()
         self._bell, self._ringer = self._pipe
         self._closed = False
+        self._closers = count()
         self._gone: BaseException | None = None  # why nothing can be written any more
         self._last: Exception | None = None  # what `read` raises when everything was given
         self._changed = threading.Condition()  # for all that follows
@@ -333,9 +335,11 @@ class ConnectionCommunicator(Communicator):
         if os.getpid() != self._process:  # the threads are the parent's, and whoever has the lock
             self._let_go()
             return
+        # Whoever is second leaves it to the first, a signal handler too that has interrupted that one: it would
+        # wait for a thread that waits for the lock which is held below.
+        if next(self._closers):
+            return
         with self._changed:
-            if self._closed:
-                return
             self._closed = True
             self._changed.notify_all()
         sending, receiving = self._threads
