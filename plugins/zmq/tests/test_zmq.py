@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import zmq
+from zmq.backend import Context
 
 from tasklink import Executor, Status, TaskSpec, current_task, hookimpl
 from tasklink.communicator import Address
@@ -34,7 +35,7 @@ from tasklink.errors import (
 from tasklink.message import Message
 from tasklink.registry import Registry
 from tasklink_zmq import ZmqCommunicator
-from tasklink_zmq.line import Line
+from tasklink_zmq.line import Line, end
 from tasklink_zmq.settings import ZmqSettings
 
 if TYPE_CHECKING:
@@ -537,6 +538,22 @@ def test_a_connection_that_is_cut_again_and_again() -> None:
             assert future.result() == list(range(2000))
     assert cuts > 0
     close(ours, theirs)
+
+
+def test_a_signal_while_a_context_ends() -> None:
+    """What is still on its way out is waited for, signal or not, and nothing is left of it."""
+    context = Context(1)
+    line = Line(context, int(zmq.PAIR), 0.0)
+    line.socket.connect("ipc:///nobody/is/here")
+    line.say(b"word", b"by word")
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        line.close(200)
+        end(context)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class TestStrangers:

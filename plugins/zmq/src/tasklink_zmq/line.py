@@ -15,6 +15,12 @@ Part of the Task side: standard library and pyzmq, Python 3.9.
 from __future__ import annotations
 
 import os
+from _signal import (  # type: ignore[import-not-found]  # `signal` makes enums of it
+    SIG_BLOCK,
+    SIG_SETMASK,
+    pthread_sigmask,
+    valid_signals,
+)
 from struct import Struct
 from time import monotonic
 
@@ -61,6 +67,19 @@ def check_descriptors(count: int = DESCRIPTORS) -> None:
     finally:
         for descriptor in taken:
             os.close(descriptor)
+
+
+def end(context: Context) -> None:
+    """End a context whose sockets are closed: wait for what they still send, for as long as they linger.
+
+    A signal would interrupt the waiting, and pyzmq then takes the context for ended, which keeps its threads and its
+    descriptors for good. So signals wait, here, and their handlers run afterwards.
+    """
+    before = pthread_sigmask(SIG_BLOCK, valid_signals())
+    try:
+        context.term()
+    finally:
+        pthread_sigmask(SIG_SETMASK, before)
 
 
 def open_socket(context: Context, kind: int) -> Socket:

@@ -33,7 +33,7 @@ from tasklink.errors import BrokenError, ClosedError, ConfigError, ProtocolError
 from tasklink.rendezvous.executor_side import Rendezvous
 from tasklink.rendezvous.timer import Timer
 from tasklink_zmq.communicator import WHOLE_BYTES_TCP, Limits, ZmqCommunicator, missing
-from tasklink_zmq.line import NOBLOCK, Again, check_descriptors, descriptor_of, open_socket
+from tasklink_zmq.line import NOBLOCK, Again, check_descriptors, descriptor_of, end, open_socket
 from tasklink_zmq.task_side import PROOF_BYTES, socket_paths
 from tasklink_zmq.watch import Watch
 from tasklink_zmq.wiring import Doorman, Wiring
@@ -279,7 +279,7 @@ class TcpListener(ZmqListener):
         if self._context is not None and os.getpid() == self._owner:
             self._socket.close(0)
             self._doorman.close()
-            self._context.term()
+            end(self._context)
             self._context = None
         super()._release()
 

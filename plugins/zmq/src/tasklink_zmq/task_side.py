@@ -21,7 +21,7 @@ from tasklink.errors import AuthenticationError, BrokenError
 from tasklink.rendezvous import task_side
 from tasklink_zmq.communicator import Limits, ZmqCommunicator
 from tasklink_zmq.control import HELLO, WELCOME, control, read_control
-from tasklink_zmq.line import Line, check_descriptors
+from tasklink_zmq.line import Line, check_descriptors, end
 from tasklink_zmq.watch import wait
 from tasklink_zmq.wiring import Wiring
 
@@ -102,7 +102,7 @@ def _over_tcp(address: Address, limits: Limits, deadline: float) -> ZmqCommunica
         ports = _heard(line, [line], endpoint, deadline).split()
     finally:
         line.close(0)
-        context.term()
+        end(context)
     wiring = Wiring(limits.patience)
     wiring.set_up(prove)
     host = endpoint.rpartition(":")[0]

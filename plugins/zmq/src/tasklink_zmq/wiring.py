@@ -22,6 +22,7 @@ from tasklink_zmq.line import (
     Line,
     check_descriptors,
     descriptor_of,
+    end,
     open_socket,
 )
 
@@ -76,7 +77,7 @@ class Wiring:
         self.outgoing.close(linger)
         if self._doorman is not None:
             self._doorman.close()
-        self._context.term()
+        end(self._context)
 
 
 class Doorman:
