@@ -486,7 +486,7 @@ class _Header:
         self.signal: str | None = None
         self.payload = 0
         if not 0 < self.count <= MAX_BUFFERS:
-            raise LimitExceededError(f"a message has {self.count} buffers; allowed are 1 to {MAX_BUFFERS}")
+            raise ProtocolError(f"a message has {self.count} buffers; allowed are 1 to {MAX_BUFFERS}")
 
     @property
     def size(self) -> int:
