@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import select
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasklink import Executor, Status, TaskSpec, hookimpl
+from tasklink import Executor, Status, TaskSpec, hookimpl, supervision
 from tasklink.output import TAIL_BYTES
 
 
@@ -145,6 +146,28 @@ def test_a_flood_that_outlives_the_task(executor, record_property, tmp_path, *, 
         # Its pipe is closed now: SIGPIPE has ended it, and nothing is left to clean up.
     note(record_property, delays)
     assert max(delays) < seconds
+
+
+def test_a_flood_that_is_faster_than_its_reader(monkeypatch):
+    """F08: where the pipe of a Task that has ended is never empty, a number of bytes ends the reading."""
+    monkeypatch.setattr(supervision, "DRAINED_OUTPUT", 4 << 20)
+    monkeypatch.setattr(supervision, "MESSAGES_AT_ONCE", 4)  # before it is seen that the Task has ended
+    sizes = []
+
+    class Slow:
+        @hookimpl
+        def tasklink_output_received(self, task, data):
+            if not sizes:  # the Task ends first
+                end = os.pidfd_open(task.pid)
+                select.select([end], [], [], 10)
+                os.close(end)
+            sizes.append(len(data))
+            time.sleep(0.002)  # the pipe fills meanwhile
+
+    with Executor("unix", observers=[Slow()]) as executor:
+        result = executor.run(TaskSpec(command=["sh", "-c", "setsid yes & exec sleep 0.05"], leave_descendants=True))
+    assert result.status is Status.COMPLETED
+    assert sum(sizes) <= (4 << 20) + 6 * max(sizes)
 
 
 def note(record_property, delays):
