@@ -135,7 +135,10 @@ SECTIONS = (
                 "F08",
                 "A grandchild floods its output",
                 "The run ends within 250 ms; no more is read than the Task could have printed",
-                (_OUTPUT + "test_a_flood_that_outlives_the_task",),
+                (
+                    _OUTPUT + "test_a_flood_that_outlives_the_task",
+                    _OUTPUT + "test_a_flood_that_is_faster_than_its_reader",
+                ),
             ),
             Fault(
                 "F09",
@@ -160,7 +163,8 @@ SECTIONS = (
             Fault(
                 "F11",
                 "Ctrl-C, once and twice",
-                "The Task is told, and killed half a second later; at the second Ctrl-C at once",
+                "The Task is told, and ended: the caller has its KeyboardInterrupt within 200 ms; at the second Ctrl-C "
+                "the Task is killed at once",
                 (_DEATH + "test_executor_is_interrupted",),
             ),
             Fault(

@@ -60,8 +60,8 @@ COUNTED_OF_A_MESSAGE = 16 << 20
 LAST_WORDS = 1.0
 # For messages that must not hold up the loop: a Task that listens takes them at once.
 CONTROL_SECONDS = 0.1
-# Between telling a Task that Ctrl-C was pressed and killing it.
-INTERRUPT_GRACE = 0.25
+# From telling a Task that Ctrl-C was pressed to SIGTERM, and on to SIGKILL: who pressed it waits no more than 200 ms.
+INTERRUPT_GRACE = 0.075
 # A Task has this long to say hello: enough for a cold file system on a busy node.
 START_SECONDS = 60.0
 # epoll counts milliseconds in a C int, and refuses more than 24 days.
@@ -244,7 +244,7 @@ class Run:
 
     def _tell_of_broken(self, name: str, error: CommunicatorError) -> None:
         """Called by the thread that finds out. That the last one cannot be read any more is found out by the loop."""
-        if isinstance(error, LimitExceededError):
+        if isinstance(error, LimitExceededError) and self._plan.spec.limits.message is not None:
             error = LimitExceededError(f"{error}, `limits.message` of the Task")
         self._reception.broken(name, error)
         if isinstance(error, ProtocolError) and not self._link.hears and self._evidence.exit is None:
