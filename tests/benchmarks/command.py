@@ -121,7 +121,6 @@ def fetch_memory(nbytes):
     if nbytes < 3 * _LARGE:
         return
     with mmap.mmap(-1, nbytes) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
         memory[:: mmap.PAGESIZE] = bytes(nbytes // mmap.PAGESIZE)
 
 
