@@ -17,7 +17,7 @@ import threading
 import time
 from typing import ClassVar
 
-from tasklink import codec, framing
+from tasklink import codec
 from tasklink.communicator import Address, Capabilities
 from tasklink.errors import BrokenError, DecodeError, EncodeError, EndOfMessages, ProtocolError
 from tasklink.message import Message
@@ -183,7 +183,7 @@ class LeaksAThread(Model):
         super().shut()
 
 
-@mutant("check_close_ends", "check_conversations_over_an_adversary")
+@mutant("check_close_ends", "check_flush_ends", "check_conversations_over_an_adversary")
 class HangsOnClose(Model):
     """Waits in `close` for a peer that does not read."""
 
@@ -229,7 +229,7 @@ class SwallowsAKill(TakesForTheEnd):
     error = BrokenError
 
 
-@mutant("check_garbage", "check_a_newer_wire", "check_a_good_peer_beside_garbage")
+@mutant("check_garbage", "check_a_newer_wire", "check_a_good_peer_beside_garbage", "check_what_a_limit_refuses")
 class TakesGarbageForTheEnd(TakesForTheEnd):
     """Takes what is no message for the end."""
 
@@ -462,12 +462,8 @@ class SaysItHasALimit(Model):
 
     capabilities = Capabilities(max_message=1 << 20)
 
-    def write(self, message, timeout=None):
-        self.check_usable()
-        codec, buffers = message.encode()
-        sequence = message.sequence or next(self._numbers)
-        sent = (message.signal, sequence, message.after, time.time_ns(), message.rank)
-        self.send(framing.encode(buffers, codec, *sent), timeout)
+    def _check_size(self, buffers):
+        pass
 
 
 @mutant("check_what_a_limit_allows")
@@ -601,7 +597,7 @@ class TakesWords(Printed):
         pass
 
 
-@mutant("check_output_is_only_read")
+@mutant("check_output_is_only_read", "check_a_fork_cannot_read_output")
 class TakesWhatNobodyGets(Captures):
     """Takes messages for what only prints."""
 
