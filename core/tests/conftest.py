@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from tasklink.guardian import Guardian
 from tasklink.hooks import Observers, hookimpl
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 IGNORES_SIGTERM = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 )
+
+# A property holds no time: how long an example takes says how busy the machine is. What hangs, the time-out ends.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # What Tasks import stands in files of its own: a process finds it without the tests.
 TASKS = Path(__file__).parent / "tasks"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasklink import codec, framing
@@ -100,7 +100,6 @@ class TestObjects:
     """Pickles."""
 
     @given(objects)
-    @settings(deadline=None)
     def test_any_object_arrives_equal_and_of_its_type(self, contents: object) -> None:
         """What was sent is what arrives."""
         arrived = round_trip(contents)
@@ -467,7 +466,6 @@ class TestJson:
     """Data only."""
 
     @given(json_values)
-    @settings(deadline=None)
     def test_what_json_can_say_arrives_equal(self, contents: object) -> None:
         """Data round trips through the codec json."""
         payload = encode(contents, JSON)
@@ -475,7 +473,6 @@ class TestJson:
         assert decode(*carried(payload)) == contents
 
     @given(st.binary(max_size=50))
-    @settings(deadline=None)
     def test_garbage_is_a_decode_error(self, garbage: bytes) -> None:
         """Bytes that are no JSON raise DecodeError and nothing else."""
         with suppress(DecodeError):
@@ -488,7 +485,6 @@ class TestJson:
             decode(JSON, [text])
 
     @given(awkward_values, st.integers(1, 5), st.booleans())
-    @settings(deadline=None)
     def test_a_limit_of_depth(self, contents: object, deepest: int, spaced: bool) -> None:
         """What lies deeper is refused, all else arrives; what texts hold, be it brackets, does not count."""
         text = json.dumps(contents, indent=1 if spaced else None, ensure_ascii=spaced)
@@ -513,7 +509,6 @@ class TestJson:
         assert run.stdout.endswith("are nested 10000000 deep; the limit is 64, `limits.depth` of the Task\n")
 
     @given(st.binary(max_size=50) | st.text('[]{}"\\\\,:1 ', max_size=50).map(str.encode))
-    @settings(deadline=None)
     def test_a_limit_changes_nothing_else(self, garbage: bytes) -> None:
         """What is not too deep is decoded, or refused, as it is without a limit."""
         results = []

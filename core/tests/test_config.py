@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tasklink.config
@@ -570,7 +570,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)  # files, on whatever disk
 @given(table=st.dictionaries(NAMES, VALUES), overrides=st.dictionaries(NAMES, VALUES, max_size=2))
 def test_any_toml_is_a_config_or_a_config_error(tmp_path_factory, table, overrides):
     """No other exception comes out, and every line of the error says where the problem is."""

@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Iterator
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasklink.config.position import key_lines
@@ -211,7 +211,6 @@ def documents(draw) -> Writer:
     return Writer(draw).document()
 
 
-@settings(deadline=None)  # some documents are large
 @given(documents())
 def test_every_key_of_tomllib_has_the_line_on_which_it_was_written(document):
     """Over strings of all kinds, arrays, inline tables, dotted and quoted keys, tables and arrays of tables."""

@@ -249,7 +249,7 @@ class TestRoundTrips:
     """What is sent arrives."""
 
     @given(conversations(), sizes_of_chunks)
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_whatever_is_written_is_read_wherever_it_is_cut(self, conversation: Conversation, sizes: list[int]) -> None:
         """Messages whole or in pieces, overtaken or given up, arrive as they were sent, in chunks of any size."""
         arrives(conversation, sizes)
@@ -258,11 +258,11 @@ class TestRoundTrips:
     @pytest.mark.timeout(1800)
     def test_a_hundred_thousand_of_them(self, record_property: Callable[[str, object], None]) -> None:
         """F20: the same for very many."""
-        settings(deadline=None, max_examples=100_000)(given(conversations(), sizes_of_chunks)(arrives))()
+        settings(max_examples=100_000)(given(conversations(), sizes_of_chunks)(arrives))()
         record_property("runs", 100_000)
 
     @given(conversations(), sizes_of_chunks)
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_short_reads_into_the_decoders_own_buffer_give_the_same(
         self, conversation: Conversation, sizes: list[int]
     ) -> None:
@@ -270,7 +270,6 @@ class TestRoundTrips:
         assert read(conversation.data, sizes) == fed(iter([conversation.data]))
 
     @given(messages_of_any_kind)
-    @settings(deadline=None)
     def test_a_transport_that_keeps_buffers_apart_round_trips(self, message: Message) -> None:
         """`decode` undoes `encode` for transports that move lists of buffers."""
         assert fields(framing.decode(encoded(message))) == fields(message)
@@ -331,7 +330,7 @@ class TestPlainMessages:
     """Messages of one buffer and no signal have a short way through the decoder; nothing else about them is special."""
 
     @given(st.lists(plain_messages, min_size=1, max_size=5), sizes_of_chunks)
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_the_short_way_gives_what_the_long_one_gives(self, messages: list[Message], sizes: list[int]) -> None:
         """The flags mean nothing yet, so messages that have some are equal; but they go the long way."""
         data = b"".join(map(on_wire, messages))
@@ -350,7 +349,7 @@ class TestPlainMessages:
         assert fields(framing.decode([plain])) == fields(message)
 
     @given(st.lists(plain_messages, max_size=3), plain_messages, st.sampled_from(sorted(SPOILT)))
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_good_ones_come_before_a_spoilt_one(self, before: list[Message], last: Message, field: str) -> None:
         """In one feed those before it are given, then the error of its field is raised, now and ever after."""
         decoder = FrameDecoder()
@@ -376,7 +375,7 @@ class TestPlainMessages:
             decoder.feed(data)
 
     @given(st.lists(plain_messages | messages_of_any_kind, min_size=1, max_size=6), st.data())
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_good_ones_come_before_one_that_is_not_whole(self, messages: list[Message], data: st.DataObject) -> None:
         """In one feed the whole ones are given; the rest of the last one completes it."""
         *before, last = map(on_wire, messages)
@@ -388,7 +387,7 @@ class TestPlainMessages:
         decoder.finish()
 
     @given(st.lists(plain_messages | messages_of_any_kind, min_size=2, max_size=8))
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_they_keep_their_order_among_others(self, messages: list[Message]) -> None:
         """The short way and the long one take turns as the messages do."""
         assert fed(iter([b"".join(map(on_wire, messages))])) == (list(map(fields, messages)), None)
@@ -415,13 +414,12 @@ class TestJoined:
     """`decode_joined`, for transports that keep small messages apart, as one piece of bytes."""
 
     @given(plain_messages | messages_of_any_kind)
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_it_undoes_encode(self, message: Message) -> None:
         """Any signal, buffers and numbers round trip."""
         assert fields(framing.decode_joined(on_wire(message))) == fields(message)
 
     @given(plain_messages | messages_of_any_kind)
-    @settings(deadline=None)
     def test_a_message_that_is_cut_off(self, message: Message) -> None:
         """Cut after any byte of its head, or a byte short, it is a ProtocolError."""
         data = on_wire(message)
@@ -430,7 +428,7 @@ class TestJoined:
                 framing.decode_joined(data[:cut])
 
     @given(plain_messages | messages_of_any_kind, st.integers(0), st.integers(1, 255))
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     def test_a_byte_that_flips(self, message: Message, position: int, flip: int) -> None:
         """It brings a ProtocolError, or the message with another number or other contents; nothing else."""
         data = bytearray(on_wire(message))
@@ -443,14 +441,12 @@ class TestJoined:
         assert len(on_wire(flipped)) == len(data)
 
     @given(st.binary(max_size=200))
-    @settings(deadline=None)
     def test_garbage(self, garbage: bytes) -> None:
         """What no tasklink wrote is a ProtocolError."""
         with pytest.raises(ProtocolError):
             framing.decode_joined(garbage)
 
     @given(plain_messages | messages_of_any_kind, plain_messages | messages_of_any_kind)
-    @settings(deadline=None)
     def test_one_message_and_no_more(self, message: Message, further: Message) -> None:
         """Bytes behind it are refused, a second message too: it would be lost."""
         for behind in (b"\0", on_wire(further)):
@@ -528,14 +524,14 @@ class TestWhatIsRefused:
     """Bytes that no tasklink wrote."""
 
     @given(st.binary(max_size=400), sizes_of_chunks)
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     def test_random_bytes(self, garbage: bytes, sizes: list[int]) -> None:
         """Garbage brings a ProtocolError or a BrokenError, never anything else, and the same however it is cut."""
         whole = fed(iter([garbage]))
         assert whole == fed(chunks(garbage, sizes)) == read(garbage, sizes)
 
     @given(conversations(), st.lists(st.tuples(st.integers(0), st.integers(0, 7)), max_size=4), sizes_of_chunks)
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_bits_that_flip(self, conversation: Conversation, flips: list[tuple[int, int]], sizes: list[int]) -> None:
         """The same for messages of which some bits have flipped."""
         data = bytearray(conversation.data)
@@ -548,7 +544,7 @@ class TestWhatIsRefused:
     @given(
         st.lists(st.binary(max_size=200) | messages_of_any_kind.map(lambda message: encoded(message)[0]), max_size=4)
     )
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     def test_random_lists_of_buffers(self, buffers: list[bytes]) -> None:
         """`decode` raises nothing but ProtocolError."""
         try:
@@ -557,7 +553,7 @@ class TestWhatIsRefused:
             pass
 
     @given(st.data())
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_heads_of_random_numbers(self, data: st.DataObject) -> None:
         """Heads whose every field is random, with a bias to what is nearly right."""
         interesting = st.sampled_from([0, 1, 8, 31, 32, 40, 41, 2**31, 2**40, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1])

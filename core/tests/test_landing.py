@@ -48,7 +48,7 @@ def landed(length: int, fill: int, portion: int = MIB) -> memoryview:
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_somebody_sees_is_never_written_to(data: st.DataObject) -> None:
     """Buffers come and go, and their views are sliced and shared: each holds its own bytes as long as it lives."""
     landing._kept.clear()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasklink import codec, failover, framing, kept, ledger, link, vocabulary
@@ -1022,7 +1022,6 @@ class Conversation:
 class TestFailingOver:
     """A communicator breaks while both ends live: all that was written comes once and in order."""
 
-    @settings(deadline=None)  # on a busy machine, a long conversation takes its time
     @given(st.integers(2, 4), st.data())
     def test_random_breaks(self, count: int, data: st.DataObject) -> None:
         """Whatever breaks, whenever, whoever finds out, as long as one is left; in both directions at once."""

@@ -268,7 +268,7 @@ class TestKeeper:
             assert sum(map(len, keeper._chunks)) < TAIL_BYTES + max(*sizes, 1 << 15)
 
     @given(st.lists(st.tuples(st.integers(1, 40_000), st.integers(1, 300)), max_size=10))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_small_portions(self, runs: list[tuple[int, int]]) -> None:
         """Portions of any sizes, one byte each or more, are kept in few pieces, and make up the end of the stream."""
         whole = bytes(range(251)) * (sum(size * count for size, count in runs) // 251 + 1)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasklink import framing, vocabulary
@@ -64,6 +64,7 @@ def carry(key: bytes, data: bytes, limit: int) -> list[bytes]:
 class TestSplitting:
     """Output and chunks in one stream of bytes."""
 
+    @settings(deadline=None)
     @given(st.data())
     def test_every_byte_comes_out_where_it_belongs(self, data: st.DataObject) -> None:
         """However output and chunks are mixed, and wherever reads are cut: both come out whole and in order."""
@@ -84,6 +85,7 @@ class TestSplitting:
         assert b"".join(part[1] for part in parts) == carried
         splitter.finish()
 
+    @settings(deadline=None)
     @given(st.binary(max_size=200), st.lists(st.integers(0), max_size=20), keys)
     def test_what_is_no_chunk_is_output(self, text: bytes, cuts: list[int], key: bytes) -> None:
         """Any bytes without the key come out as they went in."""
@@ -93,6 +95,7 @@ class TestSplitting:
         printed = b"".join(splitter.feed(part)[0] for part in in_portions(text, cuts))
         assert printed + splitter.release() == text
 
+    @settings(deadline=None)
     @given(st.binary(max_size=400), st.lists(st.integers(0), max_size=20), keys)
     def test_the_portions_do_not_matter(self, stream: bytes, cuts: list[int], key: bytes) -> None:
         """Whatever comes, keys among it, in portions or at once: the outcome is the same."""
@@ -142,6 +145,7 @@ class TestSplitting:
 class TestChunks:
     """What the Task writes in one go."""
 
+    @settings(deadline=None)
     @given(st.lists(st.binary(max_size=40), min_size=1, max_size=8), st.integers(HEAD_BYTES + 1, 120))
     def test_it_takes_as_much_as_fits(self, buffers: list[bytes], limit: int) -> None:
         """A chunk has the first bytes of the buffers, and is as long as it may be."""
@@ -188,6 +192,7 @@ def told(messages: list[Message]) -> tuple[bytes, list[tuple[int, int]]]:
 class TestDecoding:
     """From bytes to messages."""
 
+    @settings(deadline=None)
     @given(st.integers(1, 5000), st.integers(HEAD_BYTES + 1, 4096), st.lists(st.integers(0, 3000), max_size=5))
     def test_output_and_messages(self, portion: int, limit: int, sizes: list[int]) -> None:
         """Both come out whole, whatever the portions and the chunks are."""
@@ -242,6 +247,7 @@ class TestDecoding:
         with pytest.raises(BrokenError, match="ended after 9 of the 10 bytes"):
             decoder.finish()
 
+    @settings(deadline=None)
     @given(st.binary(max_size=3000), st.integers(1, 3000))
     def test_noise(self, noise: bytes, portion: int) -> None:
         """Whatever comes, chunks of nonsense among it, raises nothing until the end, and then one of two errors."""

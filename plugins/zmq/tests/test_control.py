@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasklink import framing
@@ -11,6 +11,7 @@ from tasklink.errors import ProtocolError
 from tasklink_zmq.control import HELLO, LAST_POSITION, PARTS, TAKEN, WELCOME, control, credential, read_control
 
 
+@settings(deadline=None)
 @given(st.integers(PARTS, WELCOME), st.integers(0, LAST_POSITION), st.integers(0, (1 << 32) - 1), st.binary())
 def test_there_and_back(kind: int, position: int, count: int, rest: bytes) -> None:
     """What was said is heard, whatever follows; and it is less than any frame, so that nobody takes it for one."""
@@ -20,6 +21,7 @@ def test_there_and_back(kind: int, position: int, count: int, rest: bytes) -> No
     assert part < b"T" < framing.MAGIC
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_anything(part: bytes) -> None:
     """Whatever comes is a control part, or refused."""
