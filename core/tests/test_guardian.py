@@ -203,7 +203,7 @@ with Guardian() as guardian:
 
 
 HOST = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, uuid
 from tasklink.config import environment
 from tasklink.guardian import Guardian
 from tasklink.process import Process
@@ -216,7 +216,7 @@ started = [
     Process.start(
         command, env=environment({}, origin), standard={}, inherited=(), guardian=guardian, origin=origin
     )
-    for command, origin in zip(commands, ["5ed8", "5ed9"])
+    for command, origin in zip(commands, [uuid.uuid4().hex, uuid.uuid4().hex])
 ]
 print(*(process.pid for process in started), guardian.pid, flush=True)
 """

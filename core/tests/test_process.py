@@ -9,6 +9,7 @@ import signal
 import stat
 import threading
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("clean")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc to look for it in")
+
+# New in each process: a daemon must not be found by another test, nor by another run of the same one.
+ORIGIN = uuid.uuid4().hex
 
 # Says its pid when it is in a session of its own, and its parent has ended.
 DAEMON = """
@@ -402,7 +406,7 @@ with Guardian() as guardian:
         """F09: what went into a session of its own, and whose parent is gone, is found by its origin."""
         if newest is not None:
             monkeypatch.setattr("tasklink.process._newest_pid", lambda: newest)
-        with talking(guardian, *python, DAEMON, env=environment({}, "5ed9"), origin="5ed9") as (process, reader):
+        with talking(guardian, *python, DAEMON, env=environment({}, ORIGIN), origin=ORIGIN) as (process, reader):
             child = end_of(int(os.read(reader, 100)))
             process.send(signal.SIGKILL)
             process.reap()
@@ -415,7 +419,7 @@ with Guardian() as guardian:
     ) -> None:
         """One that may live on does, and so does, which is the limit, one that gives no origin."""
         argv = python if why == "it may" else ("env", "-i", *python)
-        with talking(guardian, *argv, DAEMON, env=environment({}, "5ed9"), origin="5ed9") as (process, reader):
+        with talking(guardian, *argv, DAEMON, env=environment({}, ORIGIN), origin=ORIGIN) as (process, reader):
             child = int(os.read(reader, 100))
             process.send(signal.SIGKILL)
             process.reap(leave_descendants=why == "it may")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     Group = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 
 pytestmark = pytest.mark.usefixtures("clean")
+
+# New in each process: a daemon must not be found by another test, nor by another run of the same one.
+ORIGIN = uuid.uuid4().hex
 
 LEAVES_A_NOTE = """
 import signal, sys
@@ -240,8 +244,8 @@ class TestSweep:
     def test_what_has_left_its_group(self) -> None:
         """It is ended by its origin, wherever it went; what has another one is not."""
         wards = Wards()
-        wards.feed(record(b"+", b"origin", b"5ed9"))
-        with bearing("5ed8 5ed9") as ours, bearing("5ed8") as another:
+        wards.feed(record(b"+", b"origin", ORIGIN.encode()))
+        with bearing(f"5ed8 {ORIGIN}") as ours, bearing("5ed8") as another:
             sweep(wards)
             assert ours.wait(5) == -signal.SIGKILL
             assert another.poll() is None
