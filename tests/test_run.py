@@ -474,6 +474,12 @@ class TestEndingAndPausing:
             future.cancel("enough")
             assert future.result().status is Status.CANCELLED
 
+    def test_close_waits_for_those_that_wait(self, protocol):
+        """What was submitted is run, also what has not had its turn when the Executor is closed."""
+        with Executor(protocol, parallel=1) as executor:
+            futures = [executor.submit(sample_tasks.add, a=number, b=1) for number in range(3)]
+        assert [future.result(timeout=0).value for future in futures] == [1, 2, 3]
+
     def test_cancel_before_start(self, protocol):
         """A Task that waits for its turn never starts."""
         with Executor(protocol, parallel=1) as executor:

@@ -142,8 +142,10 @@ class Executor:
             PluginError: a communicator cannot be used.
             EncodeError: the function or its parameters cannot be sent.
             OSError: the system refuses what a run needs before its process starts.
+            ClosedError: the Executor was closed.
             KeyboardInterrupt: Ctrl-C; the Task was ended.
         """
+        self._check_open()
         return self._prepare(task, parameters).execute()
 
     def check(self, task: Runnable, /) -> None:
@@ -209,7 +211,6 @@ class Executor:
         return [name for names in lists for name in names or ()]
 
     def _prepare(self, task: Runnable, parameters: Mapping[str, object]) -> Run:
-        self._check_open()
         spec = self._spec_of(task)
         names = self._names(spec)
         timeout = self._config.timeout if spec.timeout is None else spec.timeout
