@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from _thread import start_new_thread
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
@@ -329,6 +331,28 @@ class TestListening:
         assert ends == []
         with pytest.raises(EndOfMessages):
             conversation.received(None)
+
+    def test_it_runs_before_the_task_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While it starts up it may take a signal for which the Task waits, and nobody would wake the Task."""
+        runs = threading.Event()
+
+        def start_late(work: Callable[[], object], arguments: tuple[()]) -> int:
+            return start_new_thread(lambda: runs.wait(PATIENCE) and work(*arguments), ())
+
+        monkeypatch.setattr("tasklink.worker.start_new_thread", start_late)
+        near, far = MemoryCommunicator.pair()
+        ours, theirs = Link([("memory", near)]), Link([("memory", far)])
+        ours.write(order(current_name))
+        with ThreadPoolExecutor(1) as pool:
+            serving = pool.submit(serve, theirs)
+            assert near.read(PATIENCE).signal == vocabulary.HELLO
+            with pytest.raises(TimeoutError):
+                near.read(timeout=0.2)
+            runs.set()
+            assert near.read(PATIENCE).signal == vocabulary.STARTED
+            assert serving.result(PATIENCE) == 0
+        ours.close()
+        theirs.close()
 
 
 class TestProcess:

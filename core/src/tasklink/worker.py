@@ -15,7 +15,7 @@ import atexit
 import os
 import sys
 from _signal import SIGKILL, SIGTERM, signal  # type: ignore[import-not-found]  # `signal` costs 3 ms, for its enums
-from _thread import start_new_thread
+from _thread import allocate_lock, start_new_thread
 
 from tasklink import codec, diagnostics, framing, vocabulary
 from tasklink.communicator import Address
@@ -69,10 +69,10 @@ def serve(link: Link, *, own_process: bool = False) -> int:
     link.write(vocabulary.record(vocabulary.HELLO, str(framing.VERSION), "python", sys.version.split()[0], *names))
     try:
         order = _wait_for_start(link, conversation)
+        _start_listening(link, conversation, _die if own_process else _nothing)
         if own_process:
             signal(SIGTERM, lambda *_: conversation.interrupt())
             diagnostics.install(conversation.say)
-        start_new_thread(_listen, (link, conversation, _die if own_process else _nothing))
         code = _run(order, link, conversation)
     except EndOfMessages:
         return NOT_CONNECTED  # the Executor has thought better of it
@@ -219,6 +219,24 @@ def _wait_for_start(link: Link, conversation: Conversation) -> Message:
         if message.signal == vocabulary.START:
             return message
         conversation.hear(message)
+
+
+def _start_listening(link: Link, conversation: Conversation, at_end: Callable[[], object]) -> None:
+    """Hear the Executor in a thread; when this returns, it runs.
+
+    A thread that starts up looks for signals, and may take one that is meant for the main thread (in Linux, when it
+    restores its mask). The handler runs in the main thread all the same, but not while that waits in the kernel, from
+    where such a signal does not call it back: a Task that waits for SIGTERM would wait for ever.
+    """
+    runs = allocate_lock()
+    runs.acquire()
+
+    def listen() -> None:
+        runs.release()
+        _listen(link, conversation, at_end)
+
+    start_new_thread(listen, ())
+    runs.acquire()
 
 
 def _listen(link: Link, conversation: Conversation, at_end: Callable[[], object]) -> None:
