@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -773,7 +774,7 @@ class TestMembersThatBreak:
     """A communicator fails while its peer lives: the others go on."""
 
     def test_while_writing(self) -> None:
-        """The next one takes the message, and all that follow; the failure is told once."""
+        """The next one takes the message, and all that follow; the failure is told once, when the peer has answered."""
         told: list[tuple[str, CommunicatorError]] = []
         with opened(*[MemoryCommunicator] * 3, on_broken=lambda *what: told.append(what)) as (writer, reader):
             writer.write(Message(1))
@@ -782,12 +783,30 @@ class TestMembersThatBreak:
             for number in (2, 3):
                 writer.write(Message(number))
             assert [member.writable for member in writer.members] == [False, True, True]
+            assert told == []
             second, third = all_of(reader)
             assert (second.contents, second.communicator, third.contents) == (2, "b", 3)
             assert reader.missing == []
+            deadline = time.monotonic() + 10
+            while not told and time.monotonic() < deadline:
+                with pytest.raises(TimeoutError):
+                    writer.read(timeout=0.1)
         ((name, error),) = told
         assert name == "a"
         assert isinstance(error, BrokenError)
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_the_peer_has_gone(self, count: int) -> None:
+        """That it can be written no more is not the fault of a communicator."""
+        told: list[object] = []
+        with opened(*[MemoryCommunicator] * count, on_broken=lambda *what: told.append(what)) as (writer, reader):
+            writer.write(Message(1))
+            reader.write(Message(2))
+            reader.close()
+            with pytest.raises(BrokenError, match="no communicator is left"):
+                writer.write(Message("unheard"))
+            assert contents_of(writer) == [2]
+        assert told == []
 
     def test_the_last_one(self) -> None:
         """With nobody left, a write says who there was; and again."""

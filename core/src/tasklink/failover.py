@@ -431,7 +431,7 @@ class FailOver:
                 error = BrokenError(f"the peer writes to it no more: {reason[:_LONGEST_REASON]}")
                 if member.writable:
                     self.give_up(member, error)  # where one direction has broken, the other one may have, too
-                self._tell(member, error)
+                self._tell(member, member.reason or error)
         self.go_over_aside()
         try:
             return [] if ledger is None else ledger.give_up(numbers_in(lost, _MOST_RANGES))

@@ -65,8 +65,8 @@ class Link:
         rank: the number of this process among several of one Task.
         largest: the largest message of the peer that is taken (bytes of contents); None for any.
         deepest: how deep lists and dicts of the peer that come as JSON may lie in one another; None for any depth.
-        on_broken: is told the name of a communicator that failed, and why, by the thread that finds out; the others
-            go on.
+        on_broken: is told the name of a communicator that failed while the peer lives, and why, by the thread that
+            finds out; the others go on.
     """
 
     def __init__(
@@ -239,8 +239,8 @@ class Link:
             except CommunicatorError as error:
                 if self._closed:
                     raise
-                if member.writable:
-                    over.give_up(member, error)
+                if member.writable:  # that the peer is gone is no news: see `FailOver.give_up`
+                    over.give_up(member, error, told=not isinstance(error, BrokenError))
                 if message.signal in vocabulary.URGENT:
                     over.go_over_aside()
                 else:
